@@ -1,0 +1,52 @@
+"""The kernels of the ``numpy`` device: NumPy and its BLAS, nothing to compile."""
+
+from xpconv.kernels.numpy.conv2d import conv2d_backward_input, conv2d_backward_weight, conv2d_forward
+from xpconv.kernels.numpy.dense import matmul
+from xpconv.kernels.numpy.elementwise import (
+    adagrad_update,
+    adam_update,
+    momentum_update,
+    nesterov_update,
+    relu_backward,
+    relu_forward,
+    rmsprop_update,
+    sgd_update,
+)
+from xpconv.kernels.numpy.fused import (
+    conv2d_max_pool2d_backward,
+    conv2d_max_pool2d_forward,
+    fuses_conv2d_max_pool2d,
+)
+from xpconv.kernels.numpy.im2col import col2im, im2col
+from xpconv.kernels.numpy.pool2d import (
+    avg_pool2d_backward,
+    avg_pool2d_forward,
+    max_pool2d_backward,
+    max_pool2d_forward,
+    max_unpool2d,
+)
+
+__all__ = [
+    "adagrad_update",
+    "adam_update",
+    "avg_pool2d_backward",
+    "avg_pool2d_forward",
+    "col2im",
+    "conv2d_backward_input",
+    "conv2d_backward_weight",
+    "conv2d_forward",
+    "conv2d_max_pool2d_backward",
+    "conv2d_max_pool2d_forward",
+    "fuses_conv2d_max_pool2d",
+    "im2col",
+    "matmul",
+    "max_pool2d_backward",
+    "max_pool2d_forward",
+    "max_unpool2d",
+    "momentum_update",
+    "nesterov_update",
+    "relu_backward",
+    "relu_forward",
+    "rmsprop_update",
+    "sgd_update",
+]

@@ -1,0 +1,256 @@
+"""The devices that xpconv computes on: their names, which of them work here and why not, and moving arrays between them.
+
+A device is chosen by name in one argument, ``device=``. ``None`` follows the arrays: a CuPy array goes to its own card, a
+NumPy array to the default device of the CPU. Nothing is ever moved between devices unless :func:`asarray` or
+:func:`to_numpy` says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from xpconv.errors import DeviceUnavailableError
+
+DEVICE_NAMES: tuple[str, ...] = ("numpy", "numba", "cuda", "cudasim")
+AUTO_ORDER: tuple[str, ...] = ("cuda", "numba", "numpy")
+ENVIRONMENT_VARIABLE = "XPCONV_DEVICE"
+
+_chosen_default: str | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place where arrays live and convolutions run.
+
+    Attributes:
+        name: ``"numpy"``, ``"numba"``, ``"cuda:0"`` ...: what ``device=`` takes.
+    """
+
+    name: str
+
+    @property
+    def kind(self) -> str:
+        """The name without the number of the card."""
+        return self.name.partition(":")[0]
+
+    @property
+    def xp(self) -> Any:
+        """The array module: NumPy, or CuPy on a card."""
+        return importlib.import_module("cupy") if self.kind == "cuda" else np
+
+    @property
+    def kernels(self) -> ModuleType:
+        """The module that holds this device's kernels, one function for each operation."""
+        return _kernels(self.kind)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class DeviceStatus:
+    """Whether a device can be used here.
+
+    Attributes:
+        name: The device's name.
+        available: Whether ``device=name`` works.
+        reason: Why, or why not.
+        remedy: What to do about it; empty when it is available.
+    """
+
+    name: str
+    available: bool
+    reason: str
+    remedy: str = ""
+
+
+def devices() -> list[DeviceStatus]:
+    """Tell for every device whether it works here, why not, and what to do about it.
+
+    Returns:
+        One :class:`DeviceStatus` a device, in the order of :data:`DEVICE_NAMES`.
+
+    Example:
+        >>> import xpconv as xc
+        >>> xc.devices()[0]
+        DeviceStatus(name='numpy', available=True, reason='always there', remedy='')
+    """
+    return [_status(name) for name in DEVICE_NAMES]
+
+
+def default_device() -> str:
+    """Name of the device that computes on NumPy arrays when a call names none.
+
+    The last name given to :func:`set_default_device`, else the environment variable ``XPCONV_DEVICE``, else ``"numpy"``.
+
+    Raises:
+        ValueError: ``XPCONV_DEVICE`` holds an unknown name.
+        DeviceUnavailableError: It names a device that is not there.
+
+    Example:
+        >>> import xpconv as xc
+        >>> xc.default_device()
+        'numpy'
+    """
+    if _chosen_default is not None:
+        return _chosen_default
+    name = os.environ.get(ENVIRONMENT_VARIABLE)
+    if not name:
+        return "numpy"
+    try:
+        return _usable(name).name
+    except (ValueError, DeviceUnavailableError) as error:
+        raise type(error)(f"{error} (named by the environment variable {ENVIRONMENT_VARIABLE})") from None
+
+
+def set_default_device(device: str | Device | None) -> None:
+    """Set the device that computes on NumPy arrays when a call names none.
+
+    Args:
+        device: A device's name, ``"auto"``, or None to go back to ``XPCONV_DEVICE`` or ``"numpy"``.
+
+    Raises:
+        ValueError: The name is unknown.
+        DeviceUnavailableError: The device is not there; the default stays as it was.
+
+    Example:
+        >>> import xpconv as xc
+        >>> xc.set_default_device("numpy")
+        >>> xc.set_default_device(None)
+    """
+    global _chosen_default
+    _chosen_default = None if device is None else _usable(device).name
+
+
+def get_device(device: str | Device | None = None, *arrays: object) -> Device:
+    """Find the device that a call computes on.
+
+    Args:
+        device: A name, ``"auto"`` for the best device that is there, a :class:`Device`, or None to follow ``arrays``.
+        *arrays: The arrays of the call; a CuPy array decides for its own card.
+
+    Returns:
+        The device, checked to be usable.
+
+    Raises:
+        ValueError: The name is unknown.
+        TypeError: ``device`` is no name, or the arrays live on different devices or not on the one named.
+        DeviceUnavailableError: The device is known but cannot be used here; the text tells why and what to do.
+
+    Example:
+        >>> import xpconv as xc
+        >>> xc.get_device("auto").name in {"cuda:0", "numba", "numpy"}
+        True
+    """
+    cards = {home for array in arrays if (home := _card_of(array)) is not None}
+    if not cards:
+        found = _usable(default_device() if device is None else device)
+        if found.kind == "cuda" and any(isinstance(array, np.ndarray) for array in arrays):
+            raise TypeError(
+                f"device {found.name!r} computes on CuPy arrays but was given a NumPy array; move it with "
+                f"xpconv.asarray(x, device={found.name!r})"
+            )
+        return found
+    if len(cards) > 1 or any(isinstance(array, np.ndarray) for array in arrays):
+        homes = sorted(cards | ({"numpy"} if any(isinstance(array, np.ndarray) for array in arrays) else set()))
+        raise TypeError(f"the arrays live on different devices: {' and '.join(homes)}; move them with xpconv.asarray")
+    home = cards.pop()
+    if device is not None and _usable(device).name != home:
+        raise TypeError(f"device={str(device)!r} was named but the arrays live on {home!r}; move them with xpconv.asarray")
+    return _usable(home)
+
+
+def asarray(x: object, device: str | Device | None = None, dtype: DTypeLike | None = None) -> Any:
+    """Bring an array to a device.
+
+    Args:
+        x: A NumPy or CuPy array, or nested lists of numbers.
+        device: Where to; None leaves it where it is (lists become NumPy arrays).
+        dtype: The dtype to convert to, or None to keep it.
+
+    Returns:
+        The array on that device; ``x`` itself when it is there already and of that dtype.
+
+    Raises:
+        ValueError, DeviceUnavailableError: As :func:`get_device`.
+
+    Example:
+        >>> import xpconv as xc
+        >>> xc.asarray([[1, 2], [3, 4]], device="numpy", dtype="float32")
+        array([[1., 2.],
+               [3., 4.]], dtype=float32)
+    """
+    target = get_device(device, x) if device is None else get_device(device)
+    if target.kind != "cuda" and _card_of(x) is not None:
+        x = to_numpy(x)
+    return target.xp.asarray(x, dtype=dtype)
+
+
+def to_numpy(x: object) -> np.ndarray[Any, Any]:
+    """Bring an array to the CPU as a NumPy array.
+
+    Args:
+        x: A NumPy array (returned as it is), a CuPy array, or nested lists of numbers.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> x = np.ones(3)
+        >>> xc.to_numpy(x) is x
+        True
+    """
+    if _card_of(x) is not None:
+        return np.asarray(x.get())  # type: ignore[attr-defined]
+    return np.asarray(x)
+
+
+def _usable(device: str | Device) -> Device:
+    name = device.name if isinstance(device, Device) else device
+    if not isinstance(name, str):
+        raise TypeError(f"device must be a name such as 'numpy', or None, got {device!r}")
+    if name == "auto":
+        name = next(candidate for candidate in AUTO_ORDER if _status(candidate).available)
+    if not re.fullmatch(r"numpy|numba|cudasim|cuda(:\d+)?", name):
+        raise ValueError(f"unknown device {name!r}; expected one of 'numpy', 'numba', 'cuda', 'cuda:N', 'cudasim', 'auto'")
+    status = _status(name.partition(":")[0])
+    if not status.available:
+        raise DeviceUnavailableError(f"device {name!r} cannot be used here: {status.reason}; {status.remedy}")
+    return Device(f"{name}:0" if name == "cuda" else name)
+
+
+def _status(kind: str) -> DeviceStatus:
+    if kind == "numpy":
+        return DeviceStatus(kind, True, "always there")
+    if importlib.util.find_spec(f"xpconv.kernels.{kind}") is not None:
+        return DeviceStatus(kind, True, "its kernels are installed")
+    from xpconv import __version__
+
+    return DeviceStatus(
+        kind,
+        False,
+        f"xpconv {__version__} has no {kind} kernels yet",
+        "name device='numpy' or device='auto', or install a later release that has them: pip install -U xpconv",
+    )
+
+
+@functools.cache
+def _kernels(kind: str) -> ModuleType:
+    return importlib.import_module(f"xpconv.kernels.{kind}")
+
+
+def _card_of(array: object) -> str | None:
+    # Looks only at what is imported already: asking never imports CuPy.
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return f"cuda:{array.device.id}"
+    return None

@@ -1,0 +1,1174 @@
+"""The public functions: what each computes, what it takes and what it refuses. THE contract of xpconv.
+
+Every function checks its arguments, computes the geometry and hands contiguous arrays of one dtype to the kernel of the
+same name in ``kernels/<device>``. Four words hold for all of them:
+
+* **Layout.** Images are (N, C, H, W) with ``data_format="channels_first"`` (PyTorch's order, and the default) or
+  (N, H, W, C) with ``"channels_last"`` (Keras' order). A single image without the axis N is taken too, and gives a result
+  without it. Weights follow: (F, C/groups, KH, KW), or (KH, KW, C/groups, F).
+* **Geometry.** ``stride``, ``dilation`` and sizes are an integer or a (height, width) pair. ``padding`` is an integer, a
+  pair, ``((top, bottom), (left, right))``, ``"valid"`` (none) or ``"same"`` (``ceil(size / stride)`` outputs, the odd pixel
+  of padding at the end, as TensorFlow does). Along each axis the result has
+  ``floor((size + pads - dilation * (kernel - 1) - 1) / stride) + 1`` positions.
+* **dtype.** float32 and float64 are kept; mixed, the result is float64. Booleans and integers take the dtype of the
+  floating arrays of the call, or float32 where there is none, and are refused where it cannot hold them exactly.
+* **Inputs** are never changed, and may be read-only or of any strides. An empty batch gives an empty result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from xpconv.arrays import as_array, float_arrays, index_array
+from xpconv.device import Device
+from xpconv.geometry import (
+    Conv2dGeometry,
+    IntOrPair,
+    Padding,
+    Pair,
+    Window2d,
+    adaptive_windows,
+    batch_shape,
+    check_data_format,
+    check_pooling_window,
+    conv2d_geometry,
+    pair,
+    transposed_size,
+    window_2d,
+)
+
+Array = Any  # a NumPy or a CuPy array: CuPy cannot be named in an annotation without importing it
+
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "col2im",
+    "conv2d",
+    "conv2d_backward_input",
+    "conv2d_backward_weight",
+    "conv_transpose2d",
+    "global_avg_pool2d",
+    "global_avg_pool2d_backward",
+    "global_max_pool2d",
+    "global_max_pool2d_backward",
+    "im2col",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "max_unpool2d",
+]
+
+
+# ---- convolution -------------------------------------------------------------------------------------------------------
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Convolve images with filters, as neural networks mean it: cross-correlation, the filter is not turned.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        w: Filters, (F, C/groups, KH, KW), or (KH, KW, C/groups, F) for ``channels_last``.
+        b: One bias a filter, (F,), or None.
+        stride: Step of the window.
+        padding: Zeros around the images; see the module.
+        dilation: Step between the taps of a filter.
+        groups: Channels and filters are split into this many groups, and each filter reads its own group; with
+            ``groups=C`` the convolution is depthwise.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        (N, F, OH, OW) or (N, OH, OW, F), with ``OH = floor((H + pads - dilation * (KH - 1) - 1) / stride) + 1``.
+
+    Raises:
+        ValueError: Shapes, sizes or names that do not fit; the text echoes them.
+        TypeError: Something that is no array of numbers, or arrays of different devices.
+        DeviceUnavailableError: The device is not there.
+
+    Notes:
+        Sums are rounded in the dtype of the result. On ``numpy`` the extra memory is some MiB a thread, whatever the batch.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> image = np.arange(16.0).reshape(1, 1, 4, 4)
+        >>> xc.conv2d(image, np.ones((1, 1, 2, 2)), np.array([3.0]))
+        array([[[[13., 17., 21.],
+                 [29., 33., 37.],
+                 [45., 49., 53.]]]])
+        >>> xc.conv2d(image, np.ones((1, 1, 3, 3)), stride=2, padding="same").shape
+        (1, 1, 2, 2)
+    """
+    op = "conv2d"
+    place, (x, w, b) = float_arrays(op, device, x=x, w=w, b=b)
+    x, unbatch = _batched(op, "x", x, data_format)
+    geometry = conv2d_geometry(
+        op, x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups, data_format=data_format
+    )
+    _check_bias(op, b, geometry.filters, w)
+    return _unbatched(place.kernels.conv2d_forward(x, w, b, geometry), unbatch)
+
+
+def conv2d_backward_input(
+    dy: Array,
+    w: Array,
+    input_shape: Sequence[int],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Gradient of :func:`conv2d` with respect to its images.
+
+    Args:
+        dy: Gradient of the result, of the result's shape.
+        w: Filters, as given to :func:`conv2d`.
+        input_shape: Shape of the images; several sizes lead to the same result, so it has to be told.
+        stride: As given to :func:`conv2d`; likewise the arguments that follow.
+        padding: Padding.
+        dilation: Dilation.
+        groups: Groups.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        An array of ``input_shape``. Every sum runs in a fixed order: the same bits at every run.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`conv2d`, or ``dy`` is not of the result's shape.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> dy = np.arange(9.0).reshape(1, 1, 3, 3)
+        >>> xc.conv2d_backward_input(dy, np.ones((1, 1, 2, 2)), (1, 1, 4, 4))
+        array([[[[ 0.,  1.,  3.,  2.],
+                 [ 3.,  8., 12.,  7.],
+                 [ 9., 20., 24., 13.],
+                 [ 6., 13., 15.,  8.]]]])
+    """
+    op = "conv2d_backward_input"
+    place, (dy, w) = float_arrays(op, device, dy=dy, w=w)
+    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    geometry = conv2d_geometry(
+        op, x_shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups, data_format=data_format
+    )
+    dy = _gradient(op, dy, geometry, unbatch)
+    return _unbatched(place.kernels.conv2d_backward_input(dy, w, geometry), unbatch)
+
+
+def conv2d_backward_weight(
+    x: Array,
+    dy: Array,
+    weight_shape: Sequence[int],
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> tuple[Array, Array]:
+    """Gradients of :func:`conv2d` with respect to its filters and its bias.
+
+    Args:
+        x: Images, as given to :func:`conv2d`.
+        dy: Gradient of the result, of the result's shape.
+        weight_shape: Shape of the filters.
+        stride: As given to :func:`conv2d`; likewise the arguments that follow.
+        padding: Padding.
+        dilation: Dilation.
+        groups: Groups.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        ``(dw, db)``: the gradient of the filters, of ``weight_shape``, and of the bias, (F,). An empty batch gives zeros.
+        The same bits at every run with the same number of threads.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`conv2d`, or ``dy`` is not of the result's shape.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> x, dy = np.arange(16.0).reshape(1, 1, 4, 4), np.arange(9.0).reshape(1, 1, 3, 3)
+        >>> dw, db = xc.conv2d_backward_weight(x, dy, (1, 1, 2, 2))
+        >>> dw
+        array([[[[258., 294.],
+                 [402., 438.]]]])
+        >>> db
+        array([36.])
+    """
+    op = "conv2d_backward_weight"
+    place, (x, dy) = float_arrays(op, device, x=x, dy=dy)
+    x, unbatch = _batched(op, "x", x, data_format)
+    w_shape = _shape(op, "weight_shape", weight_shape)
+    geometry = conv2d_geometry(
+        op,
+        x.shape,
+        w_shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        data_format=data_format,
+        w_name="weight",
+    )
+    dw, db = place.kernels.conv2d_backward_weight(x, _gradient(op, dy, geometry, unbatch), geometry)
+    return dw, db
+
+
+def conv_transpose2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Transposed convolution: each pixel of ``x`` adds its multiple of the filter to the result.
+
+    It is :func:`conv2d_backward_input` with a name of its own, and a bias.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        w: Filters, (C, F/groups, KH, KW) as in PyTorch, or (KH, KW, F/groups, C) as in Keras for ``channels_last``.
+        b: One bias a channel of the result, (F,), or None.
+        stride: Step between the places where neighbouring pixels add theirs.
+        padding: What is cut off the result, in the notations of :func:`conv2d`. ``"same"`` makes the result ``H * stride``
+            high, ``"valid"`` cuts nothing (and adds what a stride larger than the filter leaves out), as in Keras.
+        output_padding: Added to the size at the bottom and the right, to choose among the sizes that :func:`conv2d` maps to
+            the same result.
+        dilation: Step between the taps of a filter.
+        groups: Number of groups.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        (N, F, OH, OW) or (N, OH, OW, F), with
+        ``OH = (H - 1) * stride - pads + dilation * (KH - 1) + output_padding + 1``.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`conv2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.conv_transpose2d(np.array([[[[1.0, 2.0]]]]), np.ones((1, 1, 2, 2)), stride=2)
+        array([[[[1., 1., 2., 2.],
+                 [1., 1., 2., 2.]]]])
+    """
+    op = "conv_transpose2d"
+    place, (x, w, b) = float_arrays(op, device, x=x, w=w, b=b)
+    x, unbatch = _batched(op, "x", x, data_format)
+    if w.ndim != 4 or min(w.shape) < 1:
+        axes = "C, F/groups, KH, KW" if data_format == "channels_first" else "KH, KW, F/groups, C"
+        raise ValueError(f"{op}: w must have 4 axes ({axes}), none of them empty, got w.shape={w.shape}")
+    first = data_format == "channels_first"
+    kernel_size: Pair = w.shape[2:] if first else w.shape[:2]
+    x_channels, size = (x.shape[1], x.shape[2:]) if first else (x.shape[3], x.shape[1:3])
+    w_channels, per_group = (w.shape[0], w.shape[1]) if first else (w.shape[3], w.shape[2])
+    if x_channels != w_channels:
+        raise ValueError(f"{op}: x has {x_channels} channels but w expects {w_channels} (x.shape={x.shape}, w.shape={w.shape})")
+    if x_channels < 1 or min(size) < 1:
+        raise ValueError(f"{op}: an image needs at least one channel and one pixel (x.shape={x.shape}, {data_format})")
+    steps, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
+    extra = pair(op, "output_padding", output_padding, 0)
+    out_size = transposed_size(op, size, kernel_size, steps, padding, dilations, extra)
+    group_count = pair(op, "groups", groups, 1)[0]
+    y_shape = batch_shape(x.shape[0], per_group * group_count, out_size, check_data_format(op, data_format))
+    geometry = conv2d_geometry(
+        op,
+        y_shape,
+        w.shape,
+        stride=steps,
+        padding=padding,
+        dilation=dilations,
+        groups=groups,
+        data_format=data_format,
+        x_name="result",
+    )
+    assert geometry.output_size == size, (geometry, x.shape)
+    _check_bias(op, b, geometry.channels, w)
+    y = place.kernels.conv2d_backward_input(x, w, geometry)
+    if b is not None:
+        y += b.reshape(-1, 1, 1) if first else b
+    return _unbatched(y, unbatch)
+
+
+# ---- pooling -----------------------------------------------------------------------------------------------------------
+
+
+@overload
+def max_pool2d(
+    x: Array,
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array: ...
+@overload
+def max_pool2d(
+    x: Array,
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[True],
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> tuple[Array, Array]: ...
+def max_pool2d(
+    x: Array,
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array | tuple[Array, Array]:
+    """Maximum of each window.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        pool_size: Height and width of the window.
+        stride: Step of the window; None takes ``pool_size``, so that windows lie side by side.
+        padding: Room around the images that no maximum is ever taken from.
+        dilation: Step between the taps of a window.
+        ceil_mode: Round the output size up, so that the last pixels are not left out; a window that would start behind the
+            image and its leading padding is dropped (PyTorch's rule).
+        return_indices: Return also where each maximum was.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        The maxima, (N, C, OH, OW) or (N, OH, OW, C), or with ``return_indices`` a pair of them and of the positions: int64,
+        the same shape, ``row * W + column`` in the image without padding (PyTorch's convention). NaN wins every
+        comparison; among equals the first in row-major order wins.
+
+    Raises:
+        ValueError: As :func:`conv2d`; or a window lies wholly in the padding and has no maximum.
+        TypeError, DeviceUnavailableError: As :func:`conv2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> x = np.array([[[[7, 11, 13, 15], [3, 4, 5, 14], [1, 2, 16, 9], [12, 8, 6, 10.0]]]])
+        >>> y, indices = xc.max_pool2d(x, 2, return_indices=True)
+        >>> y
+        array([[[[11., 15.],
+                 [12., 16.]]]])
+        >>> indices
+        array([[[[ 1,  3],
+                 [12, 10]]]])
+    """
+    op = "max_pool2d"
+    place, (x,) = float_arrays(op, device, x=x)
+    x, unbatch = _batched(op, "x", x, data_format)
+    geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
+    y, indices = place.kernels.max_pool2d_forward(x, geometry, _flag(op, "return_indices", return_indices))
+    return (_unbatched(y, unbatch), _unbatched(indices, unbatch)) if return_indices else _unbatched(y, unbatch)
+
+
+def max_pool2d_backward(
+    dy: Array,
+    indices: Array,
+    input_shape: Sequence[int],
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Gradient of :func:`max_pool2d`: the gradient of each maximum goes to where the maximum was.
+
+    Args:
+        dy: Gradient of the maxima, of their shape.
+        indices: Where they were, as :func:`max_pool2d` returns it.
+        input_shape: Shape of the images.
+        pool_size: As given to :func:`max_pool2d`; likewise the arguments that follow.
+        stride: Stride.
+        padding: Padding.
+        dilation: Dilation.
+        ceil_mode: Whether the output size was rounded up.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        An array of ``input_shape``. Where windows overlap their gradients are summed, in a fixed order.
+
+    Raises:
+        ValueError: As :func:`max_pool2d`; or ``dy`` or ``indices`` are not of its shape, or an index lies outside the image.
+        TypeError, DeviceUnavailableError: As :func:`conv2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> dy, indices = np.array([[[[1.0, 2.0]]]]), np.array([[[[1, 6]]]])
+        >>> xc.max_pool2d_backward(dy, indices, (1, 1, 2, 4))
+        array([[[[0., 1., 0., 0.],
+                 [0., 0., 2., 0.]]]])
+    """
+    op = "max_pool2d_backward"
+    place, (dy,) = float_arrays(op, device, dy=dy)
+    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    geometry = _pooling(op, x_shape, "input_shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
+    dy = _gradient(op, dy, geometry, unbatch)
+    indices = _indices(op, indices, geometry, unbatch)
+    return _unbatched(place.kernels.max_pool2d_backward(dy, indices, geometry), unbatch)
+
+
+def max_unpool2d(
+    x: Array,
+    indices: Array,
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    output_size: IntOrPair | None = None,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Put maxima back where :func:`max_pool2d` found them, zeros elsewhere.
+
+    Args:
+        x: Maxima, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        indices: Where they were, as :func:`max_pool2d` returns it; of the shape of ``x``.
+        pool_size: As given to :func:`max_pool2d`.
+        stride: Stride; None takes ``pool_size``.
+        padding: Padding, an integer or a (height, width) pair.
+        output_size: Height and width of the result; None takes ``(H - 1) * stride - 2 * padding + pool_size``.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        (N, C, OH, OW) or (N, OH, OW, C). Where several maxima name one position, the last in row-major order is kept.
+
+    Raises:
+        ValueError: Shapes that do not fit, or an index outside the result.
+        TypeError, DeviceUnavailableError: As :func:`conv2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.max_unpool2d(np.array([[[[5.0, 7.0]]]]), np.array([[[[1, 6]]]]))
+        array([[[[0., 5., 0., 0.],
+                 [0., 0., 7., 0.]]]])
+    """
+    op = "max_unpool2d"
+    place, (x,) = float_arrays(op, device, x=x)
+    x, unbatch = _batched(op, "x", x, data_format)
+    window = window_2d(op, x.shape, 1, data_format=data_format)
+    pool = pair(op, "pool_size", pool_size, 1)
+    steps = pool if stride is None else pair(op, "stride", stride, 1)
+    pads = pair(op, "padding", padding, 0)
+    if output_size is None:
+        size = (
+            (window.size[0] - 1) * steps[0] - 2 * pads[0] + pool[0],
+            (window.size[1] - 1) * steps[1] - 2 * pads[1] + pool[1],
+        )
+        if min(size) < 1:
+            raise ValueError(f"{op}: the output would be {size} pixels (x.shape={x.shape}, padding={padding!r})")
+    else:
+        size = pair(op, "output_size", output_size, 1)
+    shape = x.shape[1:] if unbatch else x.shape
+    positions = index_array(op, "indices", indices, shape, size[0] * size[1]).reshape(x.shape)
+    return _unbatched(place.kernels.max_unpool2d(x, positions, size, window), unbatch)
+
+
+def avg_pool2d(
+    x: Array,
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Mean of each window.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        pool_size: Height and width of the window.
+        stride: Step of the window; None takes ``pool_size``.
+        padding: Zeros around the images.
+        ceil_mode: Round the output size up; see :func:`max_pool2d`.
+        count_include_pad: Whether the zeros of the padding count in the mean (PyTorch's default) or not (as Keras has it).
+            What a window of ``ceil_mode`` reaches beyond the padding never counts.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        The means, (N, C, OH, OW) or (N, OH, OW, C).
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.avg_pool2d(np.arange(8.0).reshape(1, 1, 2, 4))
+        array([[[[2.5, 4.5]]]])
+    """
+    op = "avg_pool2d"
+    place, (x,) = float_arrays(op, device, x=x)
+    x, unbatch = _batched(op, "x", x, data_format)
+    geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, 1, ceil_mode, data_format)
+    include = _flag(op, "count_include_pad", count_include_pad)
+    return _unbatched(place.kernels.avg_pool2d_forward(x, geometry, include), unbatch)
+
+
+def avg_pool2d_backward(
+    dy: Array,
+    input_shape: Sequence[int],
+    pool_size: IntOrPair = 2,
+    *,
+    stride: IntOrPair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Gradient of :func:`avg_pool2d`: each pixel of a window gets an equal share.
+
+    Args:
+        dy: Gradient of the means, of their shape.
+        input_shape: Shape of the images.
+        pool_size: As given to :func:`avg_pool2d`; likewise the arguments that follow.
+        stride: Stride.
+        padding: Padding.
+        ceil_mode: Whether the output size was rounded up.
+        count_include_pad: Whether the padding counted.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        An array of ``input_shape``.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`, or ``dy`` is not of the result's shape.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.avg_pool2d_backward(np.array([[[[4.0, 8.0]]]]), (1, 1, 2, 4))
+        array([[[[1., 1., 2., 2.],
+                 [1., 1., 2., 2.]]]])
+    """
+    op = "avg_pool2d_backward"
+    place, (dy,) = float_arrays(op, device, dy=dy)
+    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    geometry = _pooling(op, x_shape, "input_shape", pool_size, stride, padding, 1, ceil_mode, data_format)
+    dy = _gradient(op, dy, geometry, unbatch)
+    include = _flag(op, "count_include_pad", count_include_pad)
+    return _unbatched(place.kernels.avg_pool2d_backward(dy, geometry, include), unbatch)
+
+
+# ---- global and adaptive pooling ---------------------------------------------------------------------------------------
+
+
+def adaptive_avg_pool2d(
+    x: Array, output_size: IntOrPair, *, data_format: str = "channels_first", device: str | Device | None = None
+) -> Array:
+    """Mean of windows that are laid out to give the output size asked for.
+
+    Window i of OH along an axis of H pixels runs from ``floor(i * H / OH)`` to ``ceil((i + 1) * H / OH)``, PyTorch's rule;
+    where OH does not divide H the windows overlap.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        output_size: Height and width of the result; may be larger than the image.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        The means, (N, C, *output_size) or (N, *output_size, C).
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.adaptive_avg_pool2d(np.arange(5.0).reshape(1, 1, 1, 5), (1, 2))
+        array([[[[1., 3.]]]])
+    """
+    op = "adaptive_avg_pool2d"
+    place, (x,) = float_arrays(op, device, x=x)
+    x, unbatch = _batched(op, "x", x, data_format)
+    y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
+    y = place.xp.empty(y_shape, x.dtype)
+    for cells, outputs, part in windows:
+        y[outputs] = place.kernels.avg_pool2d_forward(place.xp.ascontiguousarray(x[cells]), part, True)
+    return _unbatched(y, unbatch)
+
+
+def adaptive_avg_pool2d_backward(
+    dy: Array, input_shape: Sequence[int], *, data_format: str = "channels_first", device: str | Device | None = None
+) -> Array:
+    """Gradient of :func:`adaptive_avg_pool2d`.
+
+    Args:
+        dy: Gradient of the means; its height and width are the ``output_size``.
+        input_shape: Shape of the images.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        An array of ``input_shape``.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`, or ``dy`` is not of a result's shape.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.adaptive_avg_pool2d_backward(np.array([[[[3.0, 6.0]]]]), (1, 1, 1, 5))
+        array([[[[1., 1., 3., 2., 2.]]]])
+    """
+    op = "adaptive_avg_pool2d_backward"
+    place, (dy,) = float_arrays(op, device, dy=dy)
+    x_shape, windows, dy, unbatch = _adaptive_gradient(op, dy, input_shape, data_format)
+    dx = place.xp.zeros(x_shape, dy.dtype)
+    for cells, outputs, part in windows:
+        dx[cells] += place.kernels.avg_pool2d_backward(place.xp.ascontiguousarray(dy[outputs]), part, True)
+    return _unbatched(dx, unbatch)
+
+
+@overload
+def adaptive_max_pool2d(
+    x: Array,
+    output_size: IntOrPair,
+    *,
+    return_indices: Literal[False] = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array: ...
+@overload
+def adaptive_max_pool2d(
+    x: Array,
+    output_size: IntOrPair,
+    *,
+    return_indices: Literal[True],
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> tuple[Array, Array]: ...
+def adaptive_max_pool2d(
+    x: Array,
+    output_size: IntOrPair,
+    *,
+    return_indices: bool = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array | tuple[Array, Array]:
+    """Maximum of windows that are laid out to give the output size asked for.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        output_size: Height and width of the result; the windows are those of :func:`adaptive_avg_pool2d`.
+        return_indices: Return also where each maximum was, as :func:`max_pool2d` does.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        The maxima, (N, C, *output_size) or (N, *output_size, C), or a pair of them and of their positions.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.adaptive_max_pool2d(np.arange(5.0).reshape(1, 1, 1, 5), (1, 2))
+        array([[[[2., 4.]]]])
+    """
+    op = "adaptive_max_pool2d"
+    place, (x,) = float_arrays(op, device, x=x)
+    x, unbatch = _batched(op, "x", x, data_format)
+    y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
+    wanted = _flag(op, "return_indices", return_indices)
+    y = place.xp.empty(y_shape, x.dtype)
+    indices = place.xp.empty(y_shape, np.int64)
+    width = x.shape[3] if data_format == "channels_first" else x.shape[2]
+    for cells, outputs, part in windows:
+        maxima, local = place.kernels.max_pool2d_forward(place.xp.ascontiguousarray(x[cells]), part, wanted)
+        y[outputs] = maxima
+        if wanted:
+            top, left = _corner(cells, data_format)
+            indices[outputs] = (local // part.size[1] + top) * width + local % part.size[1] + left
+    return (_unbatched(y, unbatch), _unbatched(indices, unbatch)) if wanted else _unbatched(y, unbatch)
+
+
+def adaptive_max_pool2d_backward(
+    dy: Array,
+    indices: Array,
+    input_shape: Sequence[int],
+    *,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Gradient of :func:`adaptive_max_pool2d`.
+
+    Args:
+        dy: Gradient of the maxima; its height and width are the ``output_size``.
+        indices: Where they were, as :func:`adaptive_max_pool2d` returns it.
+        input_shape: Shape of the images.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        An array of ``input_shape``.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d_backward`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> dy, indices = np.array([[[[3.0, 6.0]]]]), np.array([[[[2, 4]]]])
+        >>> xc.adaptive_max_pool2d_backward(dy, indices, (1, 1, 1, 5))
+        array([[[[0., 0., 3., 0., 6.]]]])
+    """
+    op = "adaptive_max_pool2d_backward"
+    place, (dy,) = float_arrays(op, device, dy=dy)
+    shape_given = dy.shape
+    x_shape, windows, dy, unbatch = _adaptive_gradient(op, dy, input_shape, data_format)
+    width = x_shape[3] if data_format == "channels_first" else x_shape[2]
+    height = x_shape[2] if data_format == "channels_first" else x_shape[1]
+    positions = index_array(op, "indices", indices, shape_given, height * width).reshape(dy.shape)
+    dx = place.xp.zeros(x_shape, dy.dtype)
+    for cells, outputs, part in windows:
+        top, left = _corner(cells, data_format)
+        local = (positions[outputs] // width - top) * part.size[1] + positions[outputs] % width - left
+        gradient = place.xp.ascontiguousarray(dy[outputs])
+        dx[cells] += place.kernels.max_pool2d_backward(gradient, place.xp.ascontiguousarray(local), part)
+    return _unbatched(dx, unbatch)
+
+
+def global_avg_pool2d(
+    x: Array, *, keepdims: bool = False, data_format: str = "channels_first", device: str | Device | None = None
+) -> Array:
+    """Mean of each channel over the whole image.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        keepdims: Keep height and width, as axes of length 1.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        (N, C), or with ``keepdims`` (N, C, 1, 1) or (N, 1, 1, C).
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.global_avg_pool2d(np.arange(8.0).reshape(1, 2, 2, 2))
+        array([[1.5, 5.5]])
+    """
+    y = adaptive_avg_pool2d(x, 1, data_format=data_format, device=device)
+    return _without_plane("global_avg_pool2d", y, keepdims, data_format)
+
+
+def global_avg_pool2d_backward(
+    dy: Array, input_shape: Sequence[int], *, data_format: str = "channels_first", device: str | Device | None = None
+) -> Array:
+    """Gradient of :func:`global_avg_pool2d`.
+
+    Args:
+        dy: Gradient of the means, with or without the axes of length 1.
+        input_shape: Shape of the images.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        An array of ``input_shape``.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`adaptive_avg_pool2d_backward`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.global_avg_pool2d_backward(np.array([[4.0]]), (1, 1, 2, 2))
+        array([[[[1., 1.],
+                 [1., 1.]]]])
+    """
+    op = "global_avg_pool2d_backward"
+    dy = _with_plane(op, "dy", dy, input_shape, data_format)
+    return adaptive_avg_pool2d_backward(dy, input_shape, data_format=data_format, device=device)
+
+
+@overload
+def global_max_pool2d(
+    x: Array,
+    *,
+    keepdims: bool = False,
+    return_indices: Literal[False] = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array: ...
+@overload
+def global_max_pool2d(
+    x: Array,
+    *,
+    keepdims: bool = False,
+    return_indices: Literal[True],
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> tuple[Array, Array]: ...
+def global_max_pool2d(
+    x: Array,
+    *,
+    keepdims: bool = False,
+    return_indices: bool = False,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array | tuple[Array, Array]:
+    """Maximum of each channel over the whole image.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        keepdims: Keep height and width, as axes of length 1.
+        return_indices: Return also where each maximum was, as :func:`max_pool2d` does.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        (N, C), or with ``keepdims`` (N, C, 1, 1) or (N, 1, 1, C); with ``return_indices`` a pair.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`max_pool2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.global_max_pool2d(np.arange(8.0).reshape(1, 2, 2, 2))
+        array([[3., 7.]])
+    """
+    op = "global_max_pool2d"
+    if not _flag(op, "return_indices", return_indices):
+        y = adaptive_max_pool2d(x, 1, data_format=data_format, device=device)
+        return _without_plane(op, y, keepdims, data_format)
+    y, indices = adaptive_max_pool2d(x, 1, return_indices=True, data_format=data_format, device=device)
+    return _without_plane(op, y, keepdims, data_format), _without_plane(op, indices, keepdims, data_format)
+
+
+def global_max_pool2d_backward(
+    dy: Array,
+    indices: Array,
+    input_shape: Sequence[int],
+    *,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Gradient of :func:`global_max_pool2d`.
+
+    Args:
+        dy: Gradient of the maxima, with or without the axes of length 1.
+        indices: Where they were, as :func:`global_max_pool2d` returns it.
+        input_shape: Shape of the images.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the arrays.
+
+    Returns:
+        An array of ``input_shape``.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`adaptive_max_pool2d_backward`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.global_max_pool2d_backward(np.array([[4.0]]), np.array([[2]]), (1, 1, 2, 2))
+        array([[[[0., 0.],
+                 [4., 0.]]]])
+    """
+    op = "global_max_pool2d_backward"
+    dy = _with_plane(op, "dy", dy, input_shape, data_format)
+    indices = _with_plane(op, "indices", indices, input_shape, data_format)
+    return adaptive_max_pool2d_backward(dy, indices, input_shape, data_format=data_format, device=device)
+
+
+# ---- columns -----------------------------------------------------------------------------------------------------------
+
+
+def im2col(
+    x: Array,
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Lay out what a convolution reads as the rows of a matrix, one row a position of the window.
+
+    ``im2col(x, (KH, KW)) @ w.reshape(F, -1).T`` is the convolution, one row a pixel of the result. To convolve, call
+    :func:`conv2d`: it never builds this matrix, which has about KH * KW times the size of the images.
+
+    Args:
+        x: Images, (N, C, H, W) or (N, H, W, C), or one image of three axes.
+        kernel_size: Height and width of the window.
+        stride: Step of the window.
+        padding: Zeros around the images.
+        dilation: Step between the taps of the window.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        (N * OH * OW, C * KH * KW), rows ordered by image, row and column; the columns by channel and tap, or for
+        ``channels_last`` by tap and channel.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`conv2d`.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.im2col(np.arange(6.0).reshape(1, 1, 2, 3), 2)
+        array([[0., 1., 3., 4.],
+               [1., 2., 4., 5.]])
+    """
+    op = "im2col"
+    place, (x,) = float_arrays(op, device, x=x)
+    x, _ = _batched(op, "x", x, data_format)
+    window = window_2d(op, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, data_format=data_format)
+    return place.kernels.im2col(x, window)
+
+
+def col2im(
+    col: Array,
+    input_shape: Sequence[int],
+    kernel_size: IntOrPair,
+    *,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    data_format: str = "channels_first",
+    device: str | Device | None = None,
+) -> Array:
+    """Add the rows of a matrix of columns back into images: the adjoint of :func:`im2col`, not its inverse.
+
+    Args:
+        col: (N * OH * OW, C * KH * KW), as :func:`im2col` returns it.
+        input_shape: Shape of the images.
+        kernel_size: As given to :func:`im2col`; likewise the arguments that follow.
+        stride: Stride.
+        padding: Padding; what falls there is dropped.
+        dilation: Dilation.
+        data_format: ``"channels_first"`` or ``"channels_last"``.
+        device: Where to compute; None follows the array.
+
+    Returns:
+        An array of ``input_shape``; where windows overlap their values are summed.
+
+    Raises:
+        ValueError, TypeError, DeviceUnavailableError: As :func:`conv2d`, or ``col`` is not of the shape above.
+
+    Example:
+        >>> import numpy as np, xpconv as xc
+        >>> xc.col2im(np.ones((2, 4)), (1, 1, 2, 3), 2)
+        array([[[[1., 2., 1.],
+                 [1., 2., 1.]]]])
+    """
+    op = "col2im"
+    place, (col,) = float_arrays(op, device, col=col)
+    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    window = window_2d(
+        op,
+        x_shape,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        data_format=data_format,
+        shape_name="input_shape",
+    )
+    expected = (window.batch * window.output_size[0] * window.output_size[1], window.channels * window.taps)
+    if col.shape != expected:
+        raise ValueError(f"{op}: col.shape must be {expected} for input_shape={tuple(input_shape)}, got {col.shape}")
+    return _unbatched(place.kernels.col2im(col, window), unbatch)
+
+
+# ---- what the functions share ------------------------------------------------------------------------------------------
+
+
+def _batched(op: str, name: str, x: Array, data_format: str) -> tuple[Array, bool]:
+    data_format = check_data_format(op, data_format)
+    if x.ndim == 3:
+        return x[None], True
+    if x.ndim != 4:
+        axes = "(N, C, H, W) or (C, H, W)" if data_format == "channels_first" else "(N, H, W, C) or (H, W, C)"
+        raise ValueError(f"{op}: {name} must have the axes {axes}, got {name}.shape={x.shape}")
+    return x, False
+
+
+def _unbatched(y: Array, unbatch: bool) -> Array:
+    return y[0] if unbatch else y
+
+
+def _shape(op: str, name: str, value: Sequence[int]) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(np.asarray(length).__index__()) for length in value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be a sequence of integers, got {value!r}") from None
+    if any(length < 0 for length in shape):
+        raise ValueError(f"{op}: {name} must not be negative, got {value!r}")
+    return shape
+
+
+def _batched_shape(op: str, name: str, value: Sequence[int]) -> tuple[tuple[int, ...], bool]:
+    shape = _shape(op, name, value)
+    if len(shape) == 3:
+        return (1, *shape), True
+    if len(shape) != 4:
+        raise ValueError(f"{op}: {name} must have 4 entries, or 3 for one image, got {value!r}")
+    return shape, False
+
+
+def _flag(op: str, name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _check_bias(op: str, b: Array | None, filters: int, w: Array) -> None:
+    if b is not None and b.shape != (filters,):
+        raise ValueError(f"{op}: b.shape must be ({filters},), one bias a filter, got {b.shape} (w.shape={w.shape})")
+
+
+def _gradient(op: str, dy: Array, geometry: Window2d | Conv2dGeometry, unbatch: bool) -> Array:
+    expected = geometry.y_shape[1:] if unbatch else geometry.y_shape
+    if dy.shape != expected:
+        raise ValueError(
+            f"{op}: dy.shape must be {expected}, the shape of the result, got {dy.shape} "
+            f"(image size {geometry.size}, kernel_size={geometry.kernel_size}, stride={geometry.stride}, "
+            f"padding={geometry.padding}, dilation={geometry.dilation})"
+        )
+    return dy.reshape(geometry.y_shape)
+
+
+def _indices(op: str, indices: Array, geometry: Window2d, unbatch: bool) -> Array:
+    expected = geometry.y_shape[1:] if unbatch else geometry.y_shape
+    limit = geometry.size[0] * geometry.size[1]
+    return index_array(op, "indices", indices, expected, limit).reshape(geometry.y_shape)
+
+
+def _pooling(
+    op: str,
+    shape: tuple[int, ...],
+    shape_name: str,
+    pool_size: IntOrPair,
+    stride: IntOrPair | None,
+    padding: Padding,
+    dilation: IntOrPair,
+    ceil_mode: bool,
+    data_format: str,
+) -> Window2d:
+    window = window_2d(
+        op,
+        shape,
+        pool_size,
+        kernel_name="pool_size",
+        stride=pool_size if stride is None else stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        data_format=data_format,
+        shape_name=shape_name,
+    )
+    check_pooling_window(op, window)
+    return window
+
+
+_AdaptiveWindows = list[tuple[tuple[slice, ...], tuple[slice, ...], Window2d]]
+
+
+def _adaptive(
+    op: str, shape: tuple[int, ...], shape_name: str, output_size: IntOrPair, data_format: str
+) -> tuple[tuple[int, ...], _AdaptiveWindows]:
+    # The pooling as a list of ordinary poolings: which cells each reads, which outputs it gives, and its geometry.
+    whole = window_2d(op, shape, 1, data_format=data_format, shape_name=shape_name)
+    outputs = pair(op, "output_size", output_size, 1)
+    windows = []
+    for row_cells, row_outputs in adaptive_windows(whole.size[0], outputs[0]):
+        for column_cells, column_outputs in adaptive_windows(whole.size[1], outputs[1]):
+            cells = _plane_slices(row_cells, column_cells, data_format)
+            targets = _plane_slices(row_outputs, column_outputs, data_format)
+            size = (row_cells.stop - row_cells.start, column_cells.stop - column_cells.start)
+            counts = (row_outputs.stop - row_outputs.start, column_outputs.stop - column_outputs.start)
+            pool = (size[0] // counts[0], size[1] // counts[1])
+            part_shape = batch_shape(whole.batch, whole.channels, size, whole.data_format)
+            windows.append((cells, targets, window_2d(op, part_shape, pool, stride=pool, data_format=data_format)))
+    return batch_shape(whole.batch, whole.channels, outputs, whole.data_format), windows
+
+
+def _adaptive_gradient(
+    op: str, dy: Array, input_shape: Sequence[int], data_format: str
+) -> tuple[tuple[int, ...], _AdaptiveWindows, Array, bool]:
+    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    dy, dy_unbatch = _batched(op, "dy", dy, data_format)
+    output_size = dy.shape[2:] if data_format == "channels_first" else dy.shape[1:3]
+    y_shape, windows = _adaptive(op, x_shape, "input_shape", output_size, data_format)
+    if dy_unbatch != unbatch or dy.shape != y_shape:
+        raise ValueError(
+            f"{op}: dy.shape must be {y_shape[1:] if unbatch else y_shape} for input_shape={tuple(input_shape)}, "
+            f"got {dy.shape[1:] if dy_unbatch else dy.shape}"
+        )
+    return x_shape, windows, dy, unbatch
+
+
+def _plane_slices(rows: slice, columns: slice, data_format: str) -> tuple[slice, ...]:
+    everything = slice(None)
+    if data_format == "channels_first":
+        return everything, everything, rows, columns
+    return everything, rows, columns, everything
+
+
+def _corner(cells: tuple[slice, ...], data_format: str) -> Pair:
+    rows, columns = cells[2:4] if data_format == "channels_first" else cells[1:3]
+    return rows.start, columns.start
+
+
+def _plane_axes(data_format: str) -> Pair:
+    return (-2, -1) if data_format == "channels_first" else (-3, -2)
+
+
+def _without_plane(op: str, y: Array, keepdims: bool, data_format: str) -> Array:
+    return y if _flag(op, "keepdims", keepdims) else y.squeeze(_plane_axes(data_format))
+
+
+def _with_plane(op: str, name: str, value: Array, input_shape: Sequence[int], data_format: str) -> Array:
+    data_format = check_data_format(op, data_format)
+    value = as_array(op, name, value)
+    if value.ndim == len(tuple(input_shape)) - 2:
+        return value[..., None, None] if data_format == "channels_first" else value[..., None, None, :]
+    return value
