@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from xpconv.device import Device, get_device
+from xpconv.errors import DeviceUnavailableError
 
 FLOAT_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 DEFAULT_DTYPE: np.dtype[Any] = FLOAT_DTYPES[0]
 
 
-def float_arrays(op: str, device: str | Device | None, **arrays: Any) -> tuple[Device, tuple[Any, ...]]:
+def float_arrays(
+    op: str, device: str | Device | None, *, optional: Collection[str] = (), **arrays: Any
+) -> tuple[Device, tuple[Any, ...]]:
     """Check the arrays of a call and bring them to one floating dtype, C-contiguous, on one device.
 
     float32 and float64 are kept; where both occur, float64 is taken. Booleans and integers take the floating dtype of the
@@ -21,17 +25,22 @@ def float_arrays(op: str, device: str | Device | None, **arrays: Any) -> tuple[D
     Args:
         op: Name of the public function, for messages.
         device: The ``device`` argument of the call.
-        **arrays: The arrays by the names that the call gives them; None stays None.
+        optional: Names of those that may be None, and stay None.
+        **arrays: The arrays by the names that the call gives them.
 
     Returns:
         The device, and the arrays in the order given. Not copies where nothing had to change.
 
     Raises:
         TypeError: Not an array, or of a dtype that is no real number.
-        ValueError: Integers too large for the dtype.
+        ValueError: Integers too large for the dtype, or an unknown device.
+        DeviceUnavailableError: The device is not there.
     """
-    given = {name: as_array(op, name, array) for name, array in arrays.items() if array is not None}
-    place = get_device(device, *given.values())
+    given = {name: as_array(op, name, array) for name, array in arrays.items() if array is not None or name not in optional}
+    try:
+        place = get_device(device, *given.values())
+    except (TypeError, ValueError, DeviceUnavailableError) as error:
+        raise type(error)(f"{op}: {error}") from None
     dtype = _common_dtype(op, given)
     ready = {name: _converted(op, name, array, dtype, place.xp) for name, array in given.items()}
     return place, tuple(ready.get(name) for name in arrays)
@@ -96,4 +105,4 @@ def _converted(op: str, name: str, array: Any, dtype: np.dtype[Any], xp: Any) ->
                 f"{op}: {name} holds integers from {low} to {high}, and {dtype} is exact only up to {exact}; "
                 f"pass {name}.astype('float64')" + ("" if dtype == DEFAULT_DTYPE else ", knowing that it rounds them")
             )
-    return xp.ascontiguousarray(array, dtype=dtype)
+    return xp.asarray(array, dtype=dtype, order="C")

@@ -17,6 +17,7 @@ same name in ``kernels/<device>``. Four words hold for all of them:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
@@ -32,9 +33,10 @@ from xpconv.geometry import (
     Window2d,
     adaptive_windows,
     batch_shape,
-    check_data_format,
     check_pooling_window,
+    check_weight_shape,
     conv2d_geometry,
+    integer,
     pair,
     transposed_size,
     window_2d,
@@ -116,13 +118,13 @@ def conv2d(
         (1, 1, 2, 2)
     """
     op = "conv2d"
-    place, (x, w, b) = float_arrays(op, device, x=x, w=w, b=b)
-    x, unbatch = _batched(op, "x", x, data_format)
+    place, (x, w, b) = float_arrays(op, device, optional=("b",), x=x, w=w, b=b)
     geometry = conv2d_geometry(
         op, x.shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups, data_format=data_format
     )
     _check_bias(op, b, geometry.filters, w)
-    return _unbatched(place.kernels.conv2d_forward(x, w, b, geometry), unbatch)
+    y = place.kernels.conv2d_forward(x.reshape(geometry.x_shape), w, b, geometry)
+    return _as_given(y, x.ndim)
 
 
 def conv2d_backward_input(
@@ -167,12 +169,21 @@ def conv2d_backward_input(
     """
     op = "conv2d_backward_input"
     place, (dy, w) = float_arrays(op, device, dy=dy, w=w)
-    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    x_shape = _shape(op, "input_shape", input_shape)
     geometry = conv2d_geometry(
-        op, x_shape, w.shape, stride=stride, padding=padding, dilation=dilation, groups=groups, data_format=data_format
+        op,
+        x_shape,
+        w.shape,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        data_format=data_format,
+        x_name="the input",
+        x_shape_name="input_shape",
     )
-    dy = _gradient(op, dy, geometry, unbatch)
-    return _unbatched(place.kernels.conv2d_backward_input(dy, w, geometry), unbatch)
+    dy = _gradient(op, dy, geometry, len(x_shape))
+    return _as_given(place.kernels.conv2d_backward_input(dy, w, geometry), len(x_shape))
 
 
 def conv2d_backward_weight(
@@ -219,7 +230,6 @@ def conv2d_backward_weight(
     """
     op = "conv2d_backward_weight"
     place, (x, dy) = float_arrays(op, device, x=x, dy=dy)
-    x, unbatch = _batched(op, "x", x, data_format)
     w_shape = _shape(op, "weight_shape", weight_shape)
     geometry = conv2d_geometry(
         op,
@@ -230,9 +240,11 @@ def conv2d_backward_weight(
         dilation=dilation,
         groups=groups,
         data_format=data_format,
-        w_name="weight",
+        w_name="the weight",
+        w_shape_name="weight_shape",
     )
-    dw, db = place.kernels.conv2d_backward_weight(x, _gradient(op, dy, geometry, unbatch), geometry)
+    dy = _gradient(op, dy, geometry, x.ndim)
+    dw, db = place.kernels.conv2d_backward_weight(x.reshape(geometry.x_shape), dy, geometry)
     return dw, db
 
 
@@ -281,41 +293,40 @@ def conv_transpose2d(
                  [1., 1., 2., 2.]]]])
     """
     op = "conv_transpose2d"
-    place, (x, w, b) = float_arrays(op, device, x=x, w=w, b=b)
-    x, unbatch = _batched(op, "x", x, data_format)
-    if w.ndim != 4 or min(w.shape) < 1:
-        axes = "C, F/groups, KH, KW" if data_format == "channels_first" else "KH, KW, F/groups, C"
-        raise ValueError(f"{op}: w must have 4 axes ({axes}), none of them empty, got w.shape={w.shape}")
-    first = data_format == "channels_first"
+    place, (x, w, b) = float_arrays(op, device, optional=("b",), x=x, w=w, b=b)
+    pixels = window_2d(op, x.shape, 1, data_format=data_format)
+    check_weight_shape(op, w.shape, "w", "w.shape", pixels.data_format, ("C", "F/groups"))
+    first = pixels.data_format == "channels_first"
     kernel_size: Pair = w.shape[2:] if first else w.shape[:2]
-    x_channels, size = (x.shape[1], x.shape[2:]) if first else (x.shape[3], x.shape[1:3])
     w_channels, per_group = (w.shape[0], w.shape[1]) if first else (w.shape[3], w.shape[2])
-    if x_channels != w_channels:
-        raise ValueError(f"{op}: x has {x_channels} channels but w expects {w_channels} (x.shape={x.shape}, w.shape={w.shape})")
-    if x_channels < 1 or min(size) < 1:
-        raise ValueError(f"{op}: an image needs at least one channel and one pixel (x.shape={x.shape}, {data_format})")
+    group_count = integer(op, "groups", groups, 1)
+    if pixels.channels != w_channels or w_channels % group_count:
+        raise ValueError(
+            f"{op}: x has {pixels.channels} channels and w expects {w_channels}; they must be equal, and groups must divide "
+            f"them (x.shape={x.shape}, w.shape={w.shape}, groups={group_count})"
+        )
     steps, dilations = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1)
     extra = pair(op, "output_padding", output_padding, 0)
-    out_size = transposed_size(op, size, kernel_size, steps, padding, dilations, extra)
-    group_count = pair(op, "groups", groups, 1)[0]
-    y_shape = batch_shape(x.shape[0], per_group * group_count, out_size, check_data_format(op, data_format))
+    out_size = transposed_size(op, pixels.size, kernel_size, steps, padding, dilations, extra)
     geometry = conv2d_geometry(
         op,
-        y_shape,
+        batch_shape(pixels.batch, per_group * group_count, out_size, pixels.data_format),
         w.shape,
         stride=steps,
         padding=padding,
         dilation=dilations,
-        groups=groups,
+        groups=group_count,
         data_format=data_format,
-        x_name="result",
+        x_name="the result",
+        x_shape_name="its shape",
     )
-    assert geometry.output_size == size, (geometry, x.shape)
+    # output_padding can leave room for one more window at the end; no pixel of x belongs to it.
+    geometry = dataclasses.replace(geometry, output_size=pixels.size)
     _check_bias(op, b, geometry.channels, w)
-    y = place.kernels.conv2d_backward_input(x, w, geometry)
+    y = place.kernels.conv2d_backward_input(x.reshape(geometry.y_shape), w, geometry)
     if b is not None:
         y += b.reshape(-1, 1, 1) if first else b
-    return _unbatched(y, unbatch)
+    return _as_given(y, x.ndim)
 
 
 # ---- pooling -----------------------------------------------------------------------------------------------------------
@@ -395,10 +406,10 @@ def max_pool2d(
     """
     op = "max_pool2d"
     place, (x,) = float_arrays(op, device, x=x)
-    x, unbatch = _batched(op, "x", x, data_format)
     geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
-    y, indices = place.kernels.max_pool2d_forward(x, geometry, _flag(op, "return_indices", return_indices))
-    return (_unbatched(y, unbatch), _unbatched(indices, unbatch)) if return_indices else _unbatched(y, unbatch)
+    wanted = _flag(op, "return_indices", return_indices)
+    y, indices = place.kernels.max_pool2d_forward(x.reshape(geometry.x_shape), geometry, wanted)
+    return (_as_given(y, x.ndim), _as_given(indices, x.ndim)) if wanted else _as_given(y, x.ndim)
 
 
 def max_pool2d_backward(
@@ -444,11 +455,11 @@ def max_pool2d_backward(
     """
     op = "max_pool2d_backward"
     place, (dy,) = float_arrays(op, device, dy=dy)
-    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    x_shape = _shape(op, "input_shape", input_shape)
     geometry = _pooling(op, x_shape, "input_shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
-    dy = _gradient(op, dy, geometry, unbatch)
-    indices = _indices(op, indices, geometry, unbatch)
-    return _unbatched(place.kernels.max_pool2d_backward(dy, indices, geometry), unbatch)
+    dy = _gradient(op, dy, geometry, len(x_shape))
+    winners = _indices(op, indices, geometry, len(x_shape))
+    return _as_given(place.kernels.max_pool2d_backward(dy, winners, geometry), len(x_shape))
 
 
 def max_unpool2d(
@@ -489,7 +500,6 @@ def max_unpool2d(
     """
     op = "max_unpool2d"
     place, (x,) = float_arrays(op, device, x=x)
-    x, unbatch = _batched(op, "x", x, data_format)
     window = window_2d(op, x.shape, 1, data_format=data_format)
     pool = pair(op, "pool_size", pool_size, 1)
     steps = pool if stride is None else pair(op, "stride", stride, 1)
@@ -503,9 +513,8 @@ def max_unpool2d(
             raise ValueError(f"{op}: the output would be {size} pixels (x.shape={x.shape}, padding={padding!r})")
     else:
         size = pair(op, "output_size", output_size, 1)
-    shape = x.shape[1:] if unbatch else x.shape
-    positions = index_array(op, "indices", indices, shape, size[0] * size[1]).reshape(x.shape)
-    return _unbatched(place.kernels.max_unpool2d(x, positions, size, window), unbatch)
+    positions = index_array(op, "indices", indices, x.shape, size[0] * size[1]).reshape(window.x_shape)
+    return _as_given(place.kernels.max_unpool2d(x.reshape(window.x_shape), positions, size, window), x.ndim)
 
 
 def avg_pool2d(
@@ -545,10 +554,10 @@ def avg_pool2d(
     """
     op = "avg_pool2d"
     place, (x,) = float_arrays(op, device, x=x)
-    x, unbatch = _batched(op, "x", x, data_format)
     geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, 1, ceil_mode, data_format)
     include = _flag(op, "count_include_pad", count_include_pad)
-    return _unbatched(place.kernels.avg_pool2d_forward(x, geometry, include), unbatch)
+    y = place.kernels.avg_pool2d_forward(x.reshape(geometry.x_shape), geometry, include)
+    return _as_given(y, x.ndim)
 
 
 def avg_pool2d_backward(
@@ -590,11 +599,11 @@ def avg_pool2d_backward(
     """
     op = "avg_pool2d_backward"
     place, (dy,) = float_arrays(op, device, dy=dy)
-    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    x_shape = _shape(op, "input_shape", input_shape)
     geometry = _pooling(op, x_shape, "input_shape", pool_size, stride, padding, 1, ceil_mode, data_format)
-    dy = _gradient(op, dy, geometry, unbatch)
+    dy = _gradient(op, dy, geometry, len(x_shape))
     include = _flag(op, "count_include_pad", count_include_pad)
-    return _unbatched(place.kernels.avg_pool2d_backward(dy, geometry, include), unbatch)
+    return _as_given(place.kernels.avg_pool2d_backward(dy, geometry, include), len(x_shape))
 
 
 # ---- global and adaptive pooling ---------------------------------------------------------------------------------------
@@ -625,14 +634,7 @@ def adaptive_avg_pool2d(
         >>> xc.adaptive_avg_pool2d(np.arange(5.0).reshape(1, 1, 1, 5), (1, 2))
         array([[[[1., 3.]]]])
     """
-    op = "adaptive_avg_pool2d"
-    place, (x,) = float_arrays(op, device, x=x)
-    x, unbatch = _batched(op, "x", x, data_format)
-    y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
-    y = place.xp.empty(y_shape, x.dtype)
-    for cells, outputs, part in windows:
-        y[outputs] = place.kernels.avg_pool2d_forward(place.xp.ascontiguousarray(x[cells]), part, True)
-    return _unbatched(y, unbatch)
+    return _adaptive_avg("adaptive_avg_pool2d", x, output_size, data_format, device)
 
 
 def adaptive_avg_pool2d_backward(
@@ -657,13 +659,7 @@ def adaptive_avg_pool2d_backward(
         >>> xc.adaptive_avg_pool2d_backward(np.array([[[[3.0, 6.0]]]]), (1, 1, 1, 5))
         array([[[[1., 1., 3., 2., 2.]]]])
     """
-    op = "adaptive_avg_pool2d_backward"
-    place, (dy,) = float_arrays(op, device, dy=dy)
-    x_shape, windows, dy, unbatch = _adaptive_gradient(op, dy, input_shape, data_format)
-    dx = place.xp.zeros(x_shape, dy.dtype)
-    for cells, outputs, part in windows:
-        dx[cells] += place.kernels.avg_pool2d_backward(place.xp.ascontiguousarray(dy[outputs]), part, True)
-    return _unbatched(dx, unbatch)
+    return _adaptive_avg_backward("adaptive_avg_pool2d_backward", dy, input_shape, data_format, device)
 
 
 @overload
@@ -712,21 +708,7 @@ def adaptive_max_pool2d(
         >>> xc.adaptive_max_pool2d(np.arange(5.0).reshape(1, 1, 1, 5), (1, 2))
         array([[[[2., 4.]]]])
     """
-    op = "adaptive_max_pool2d"
-    place, (x,) = float_arrays(op, device, x=x)
-    x, unbatch = _batched(op, "x", x, data_format)
-    y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
-    wanted = _flag(op, "return_indices", return_indices)
-    y = place.xp.empty(y_shape, x.dtype)
-    indices = place.xp.empty(y_shape, np.int64)
-    width = x.shape[3] if data_format == "channels_first" else x.shape[2]
-    for cells, outputs, part in windows:
-        maxima, local = place.kernels.max_pool2d_forward(place.xp.ascontiguousarray(x[cells]), part, wanted)
-        y[outputs] = maxima
-        if wanted:
-            top, left = _corner(cells, data_format)
-            indices[outputs] = (local // part.size[1] + top) * width + local % part.size[1] + left
-    return (_unbatched(y, unbatch), _unbatched(indices, unbatch)) if wanted else _unbatched(y, unbatch)
+    return _adaptive_max("adaptive_max_pool2d", x, output_size, return_indices, data_format, device)
 
 
 def adaptive_max_pool2d_backward(
@@ -758,20 +740,7 @@ def adaptive_max_pool2d_backward(
         >>> xc.adaptive_max_pool2d_backward(dy, indices, (1, 1, 1, 5))
         array([[[[0., 0., 3., 0., 6.]]]])
     """
-    op = "adaptive_max_pool2d_backward"
-    place, (dy,) = float_arrays(op, device, dy=dy)
-    shape_given = dy.shape
-    x_shape, windows, dy, unbatch = _adaptive_gradient(op, dy, input_shape, data_format)
-    width = x_shape[3] if data_format == "channels_first" else x_shape[2]
-    height = x_shape[2] if data_format == "channels_first" else x_shape[1]
-    positions = index_array(op, "indices", indices, shape_given, height * width).reshape(dy.shape)
-    dx = place.xp.zeros(x_shape, dy.dtype)
-    for cells, outputs, part in windows:
-        top, left = _corner(cells, data_format)
-        local = (positions[outputs] // width - top) * part.size[1] + positions[outputs] % width - left
-        gradient = place.xp.ascontiguousarray(dy[outputs])
-        dx[cells] += place.kernels.max_pool2d_backward(gradient, place.xp.ascontiguousarray(local), part)
-    return _unbatched(dx, unbatch)
+    return _adaptive_max_backward("adaptive_max_pool2d_backward", dy, indices, input_shape, data_format, device)
 
 
 def global_avg_pool2d(
@@ -796,8 +765,8 @@ def global_avg_pool2d(
         >>> xc.global_avg_pool2d(np.arange(8.0).reshape(1, 2, 2, 2))
         array([[1.5, 5.5]])
     """
-    y = adaptive_avg_pool2d(x, 1, data_format=data_format, device=device)
-    return _without_plane("global_avg_pool2d", y, keepdims, data_format)
+    op = "global_avg_pool2d"
+    return _without_plane(op, _adaptive_avg(op, x, 1, data_format, device), keepdims, data_format)
 
 
 def global_avg_pool2d_backward(
@@ -824,8 +793,9 @@ def global_avg_pool2d_backward(
                  [1., 1.]]]])
     """
     op = "global_avg_pool2d_backward"
+    _, (dy,) = float_arrays(op, device, dy=dy)
     dy = _with_plane(op, "dy", dy, input_shape, data_format)
-    return adaptive_avg_pool2d_backward(dy, input_shape, data_format=data_format, device=device)
+    return _adaptive_avg_backward(op, dy, input_shape, data_format, device)
 
 
 @overload
@@ -875,11 +845,11 @@ def global_max_pool2d(
         array([[3., 7.]])
     """
     op = "global_max_pool2d"
-    if not _flag(op, "return_indices", return_indices):
-        y = adaptive_max_pool2d(x, 1, data_format=data_format, device=device)
-        return _without_plane(op, y, keepdims, data_format)
-    y, indices = adaptive_max_pool2d(x, 1, return_indices=True, data_format=data_format, device=device)
-    return _without_plane(op, y, keepdims, data_format), _without_plane(op, indices, keepdims, data_format)
+    pooled = _adaptive_max(op, x, 1, return_indices, data_format, device)
+    if isinstance(pooled, tuple):
+        y, indices = pooled
+        return _without_plane(op, y, keepdims, data_format), _without_plane(op, indices, keepdims, data_format)
+    return _without_plane(op, pooled, keepdims, data_format)
 
 
 def global_max_pool2d_backward(
@@ -912,9 +882,64 @@ def global_max_pool2d_backward(
                  [4., 0.]]]])
     """
     op = "global_max_pool2d_backward"
+    _, (dy,) = float_arrays(op, device, dy=dy)
     dy = _with_plane(op, "dy", dy, input_shape, data_format)
     indices = _with_plane(op, "indices", indices, input_shape, data_format)
-    return adaptive_max_pool2d_backward(dy, indices, input_shape, data_format=data_format, device=device)
+    return _adaptive_max_backward(op, dy, indices, input_shape, data_format, device)
+
+
+def _adaptive_avg(op: str, x: Array, output_size: IntOrPair, data_format: str, device: str | Device | None) -> Array:
+    place, (x,) = float_arrays(op, device, x=x)
+    whole, y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
+    images, y = x.reshape(whole.x_shape), place.xp.empty(y_shape, x.dtype)
+    for cells, outputs, part in windows:
+        y[outputs] = place.kernels.avg_pool2d_forward(place.xp.ascontiguousarray(images[cells]), part, True)
+    return _as_given(y, x.ndim)
+
+
+def _adaptive_avg_backward(
+    op: str, dy: Array, input_shape: Sequence[int], data_format: str, device: str | Device | None
+) -> Array:
+    place, (dy,) = float_arrays(op, device, dy=dy)
+    whole, windows, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
+    dx = place.xp.zeros(whole.x_shape, dy.dtype)
+    for cells, outputs, part in windows:
+        dx[cells] += place.kernels.avg_pool2d_backward(place.xp.ascontiguousarray(gradient[outputs]), part, True)
+    return _as_given(dx, dy.ndim)
+
+
+def _adaptive_max(
+    op: str, x: Array, output_size: IntOrPair, return_indices: bool, data_format: str, device: str | Device | None
+) -> Array | tuple[Array, Array]:
+    place, (x,) = float_arrays(op, device, x=x)
+    whole, y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
+    wanted = _flag(op, "return_indices", return_indices)
+    images, y = x.reshape(whole.x_shape), place.xp.empty(y_shape, x.dtype)
+    indices = place.xp.empty(y_shape, np.int64)
+    for cells, outputs, part in windows:
+        maxima, local = place.kernels.max_pool2d_forward(place.xp.ascontiguousarray(images[cells]), part, wanted)
+        y[outputs] = maxima
+        if wanted:
+            top, left = _corner(cells, data_format)
+            indices[outputs] = (local // part.size[1] + top) * whole.size[1] + local % part.size[1] + left
+    return (_as_given(y, x.ndim), _as_given(indices, x.ndim)) if wanted else _as_given(y, x.ndim)
+
+
+def _adaptive_max_backward(
+    op: str, dy: Array, indices: Array, input_shape: Sequence[int], data_format: str, device: str | Device | None
+) -> Array:
+    place, (dy,) = float_arrays(op, device, dy=dy)
+    whole, windows, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
+    positions = index_array(op, "indices", indices, dy.shape, whole.size[0] * whole.size[1]).reshape(gradient.shape)
+    rows, columns = positions // whole.size[1], positions % whole.size[1]
+    dx = place.xp.zeros(whole.x_shape, dy.dtype)
+    for cells, outputs, part in windows:
+        top, left = _corner(cells, data_format)
+        local = place.xp.ascontiguousarray((rows[outputs] - top) * part.size[1] + columns[outputs] - left)
+        _check_winners(op, rows[outputs] - top, columns[outputs] - left, part)
+        share = place.xp.ascontiguousarray(gradient[outputs])
+        dx[cells] += place.kernels.max_pool2d_backward(share, local, part)
+    return _as_given(dx, dy.ndim)
 
 
 # ---- columns -----------------------------------------------------------------------------------------------------------
@@ -959,9 +984,8 @@ def im2col(
     """
     op = "im2col"
     place, (x,) = float_arrays(op, device, x=x)
-    x, _ = _batched(op, "x", x, data_format)
     window = window_2d(op, x.shape, kernel_size, stride=stride, padding=padding, dilation=dilation, data_format=data_format)
-    return place.kernels.im2col(x, window)
+    return place.kernels.im2col(x.reshape(window.x_shape), window)
 
 
 def col2im(
@@ -1001,7 +1025,7 @@ def col2im(
     """
     op = "col2im"
     place, (col,) = float_arrays(op, device, col=col)
-    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
+    x_shape = _shape(op, "input_shape", input_shape)
     window = window_2d(
         op,
         x_shape,
@@ -1015,24 +1039,15 @@ def col2im(
     expected = (window.batch * window.output_size[0] * window.output_size[1], window.channels * window.taps)
     if col.shape != expected:
         raise ValueError(f"{op}: col.shape must be {expected} for input_shape={tuple(input_shape)}, got {col.shape}")
-    return _unbatched(place.kernels.col2im(col, window), unbatch)
+    return _as_given(place.kernels.col2im(col, window), len(x_shape))
 
 
 # ---- what the functions share ------------------------------------------------------------------------------------------
 
 
-def _batched(op: str, name: str, x: Array, data_format: str) -> tuple[Array, bool]:
-    data_format = check_data_format(op, data_format)
-    if x.ndim == 3:
-        return x[None], True
-    if x.ndim != 4:
-        axes = "(N, C, H, W) or (C, H, W)" if data_format == "channels_first" else "(N, H, W, C) or (H, W, C)"
-        raise ValueError(f"{op}: {name} must have the axes {axes}, got {name}.shape={x.shape}")
-    return x, False
-
-
-def _unbatched(y: Array, unbatch: bool) -> Array:
-    return y[0] if unbatch else y
+def _as_given(batch: Array, rank: int) -> Array:
+    # One image was given without the axis N: it is returned without it.
+    return batch[0] if rank == 3 else batch
 
 
 def _shape(op: str, name: str, value: Sequence[int]) -> tuple[int, ...]:
@@ -1043,15 +1058,6 @@ def _shape(op: str, name: str, value: Sequence[int]) -> tuple[int, ...]:
     if any(length < 0 for length in shape):
         raise ValueError(f"{op}: {name} must not be negative, got {value!r}")
     return shape
-
-
-def _batched_shape(op: str, name: str, value: Sequence[int]) -> tuple[tuple[int, ...], bool]:
-    shape = _shape(op, name, value)
-    if len(shape) == 3:
-        return (1, *shape), True
-    if len(shape) != 4:
-        raise ValueError(f"{op}: {name} must have 4 entries, or 3 for one image, got {value!r}")
-    return shape, False
 
 
 def _flag(op: str, name: str, value: object) -> bool:
@@ -1065,8 +1071,8 @@ def _check_bias(op: str, b: Array | None, filters: int, w: Array) -> None:
         raise ValueError(f"{op}: b.shape must be ({filters},), one bias a filter, got {b.shape} (w.shape={w.shape})")
 
 
-def _gradient(op: str, dy: Array, geometry: Window2d | Conv2dGeometry, unbatch: bool) -> Array:
-    expected = geometry.y_shape[1:] if unbatch else geometry.y_shape
+def _gradient(op: str, dy: Array, geometry: Window2d | Conv2dGeometry, rank: int) -> Array:
+    expected = geometry.y_shape[-rank:]
     if dy.shape != expected:
         raise ValueError(
             f"{op}: dy.shape must be {expected}, the shape of the result, got {dy.shape} "
@@ -1076,10 +1082,31 @@ def _gradient(op: str, dy: Array, geometry: Window2d | Conv2dGeometry, unbatch: 
     return dy.reshape(geometry.y_shape)
 
 
-def _indices(op: str, indices: Array, geometry: Window2d, unbatch: bool) -> Array:
-    expected = geometry.y_shape[1:] if unbatch else geometry.y_shape
+def _indices(op: str, indices: Array, geometry: Window2d, rank: int) -> Array:
     limit = geometry.size[0] * geometry.size[1]
-    return index_array(op, "indices", indices, expected, limit).reshape(geometry.y_shape)
+    positions = index_array(op, "indices", indices, geometry.y_shape[-rank:], limit).reshape(geometry.y_shape)
+    _check_winners(op, positions // geometry.size[1], positions % geometry.size[1], geometry)
+    return positions
+
+
+def _check_winners(op: str, rows: Array, columns: Array, geometry: Window2d) -> None:
+    # A position that its own window doesn't read would be given no gradient by any kernel.
+    axes = (2, 3) if geometry.data_format == "channels_first" else (1, 2)
+    for axis, positions in enumerate((rows, columns)):
+        starts = np.arange(geometry.output_size[axis]) * geometry.stride[axis] - geometry.padding[axis][0]
+        shape = [1, 1, 1, 1]
+        shape[axes[axis]] = -1
+        steps = positions - starts.reshape(shape)
+        if geometry.dilation[axis] == 1:
+            read = (steps >= 0) & (steps < geometry.kernel_size[axis])
+        else:
+            read = (steps >= 0) & (steps < geometry.span[axis]) & (steps % geometry.dilation[axis] == 0)
+        if not read.all():
+            raise ValueError(
+                f"{op}: indices must lie inside their windows; {int((~read).sum())} of them do not "
+                f"(image size {geometry.size}, pool_size={geometry.kernel_size}, stride={geometry.stride}, "
+                f"padding={geometry.padding}, dilation={geometry.dilation})"
+            )
 
 
 def _pooling(
@@ -1114,7 +1141,7 @@ _AdaptiveWindows = list[tuple[tuple[slice, ...], tuple[slice, ...], Window2d]]
 
 def _adaptive(
     op: str, shape: tuple[int, ...], shape_name: str, output_size: IntOrPair, data_format: str
-) -> tuple[tuple[int, ...], _AdaptiveWindows]:
+) -> tuple[Window2d, tuple[int, ...], _AdaptiveWindows]:
     # The pooling as a list of ordinary poolings: which cells each reads, which outputs it gives, and its geometry.
     whole = window_2d(op, shape, 1, data_format=data_format, shape_name=shape_name)
     outputs = pair(op, "output_size", output_size, 1)
@@ -1128,22 +1155,18 @@ def _adaptive(
             pool = (size[0] // counts[0], size[1] // counts[1])
             part_shape = batch_shape(whole.batch, whole.channels, size, whole.data_format)
             windows.append((cells, targets, window_2d(op, part_shape, pool, stride=pool, data_format=data_format)))
-    return batch_shape(whole.batch, whole.channels, outputs, whole.data_format), windows
+    return whole, batch_shape(whole.batch, whole.channels, outputs, whole.data_format), windows
 
 
 def _adaptive_gradient(
     op: str, dy: Array, input_shape: Sequence[int], data_format: str
-) -> tuple[tuple[int, ...], _AdaptiveWindows, Array, bool]:
-    x_shape, unbatch = _batched_shape(op, "input_shape", input_shape)
-    dy, dy_unbatch = _batched(op, "dy", dy, data_format)
-    output_size = dy.shape[2:] if data_format == "channels_first" else dy.shape[1:3]
-    y_shape, windows = _adaptive(op, x_shape, "input_shape", output_size, data_format)
-    if dy_unbatch != unbatch or dy.shape != y_shape:
-        raise ValueError(
-            f"{op}: dy.shape must be {y_shape[1:] if unbatch else y_shape} for input_shape={tuple(input_shape)}, "
-            f"got {dy.shape[1:] if dy_unbatch else dy.shape}"
-        )
-    return x_shape, windows, dy, unbatch
+) -> tuple[Window2d, _AdaptiveWindows, Array]:
+    x_shape = _shape(op, "input_shape", input_shape)
+    given = window_2d(op, dy.shape, 1, data_format=data_format, shape_name="dy.shape")
+    whole, y_shape, windows = _adaptive(op, x_shape, "input_shape", given.size, data_format)
+    if dy.ndim != len(x_shape) or given.x_shape != y_shape:
+        raise ValueError(f"{op}: dy.shape must be {y_shape[-len(x_shape) :]} for input_shape={x_shape}, got {dy.shape}")
+    return whole, windows, dy.reshape(y_shape)
 
 
 def _plane_slices(rows: slice, columns: slice, data_format: str) -> tuple[slice, ...]:
@@ -1167,8 +1190,10 @@ def _without_plane(op: str, y: Array, keepdims: bool, data_format: str) -> Array
 
 
 def _with_plane(op: str, name: str, value: Array, input_shape: Sequence[int], data_format: str) -> Array:
-    data_format = check_data_format(op, data_format)
-    value = as_array(op, name, value)
-    if value.ndim == len(tuple(input_shape)) - 2:
-        return value[..., None, None] if data_format == "channels_first" else value[..., None, None, :]
-    return value
+    window = window_2d(op, _shape(op, "input_shape", input_shape), 1, data_format=data_format, shape_name="input_shape")
+    array = as_array(op, name, value)
+    kept = batch_shape(window.batch, window.channels, (1, 1), window.data_format)[-len(tuple(input_shape)) :]
+    dropped = (window.batch, window.channels)[-(len(kept) - 2) :]
+    if array.shape not in (kept, dropped):
+        raise ValueError(f"{op}: {name}.shape must be {dropped} or {kept} for input_shape={input_shape}, got {array.shape}")
+    return array.reshape(kept)

@@ -197,7 +197,7 @@ def window_2d(
 
     Args:
         op: Name of the public function, for messages.
-        shape: Shape of the batch of images, four axes.
+        shape: Shape of the batch of images, or of one image without the axis N.
         kernel_size: Height and width of the window.
         kernel_name: What the public function calls ``kernel_size``.
         stride: Step of the window.
@@ -212,10 +212,11 @@ def window_2d(
         TypeError, ValueError: An argument is of the wrong kind, or the window doesn't fit into the padded image.
     """
     data_format = check_data_format(op, data_format)
-    if len(shape) != 4:
-        raise ValueError(f"{op}: expected 4 axes ({_axes(data_format)}), got {shape_name}={shape}")
-    batch = shape[0]
-    channels, size = (shape[1], shape[2:4]) if data_format == "channels_first" else (shape[3], shape[1:3])
+    if len(shape) not in (3, 4):
+        axes = "(N, C, H, W) or (C, H, W)" if data_format == "channels_first" else "(N, H, W, C) or (H, W, C)"
+        raise ValueError(f"{op}: images must have the axes {axes}, got {shape_name}={shape}")
+    batch, *image = shape if len(shape) == 4 else (1, *shape)
+    channels, size = (image[0], (image[1], image[2])) if data_format == "channels_first" else (image[2], (image[0], image[1]))
     if channels < 1 or min(size) < 1:
         raise ValueError(f"{op}: an image needs at least one channel and one pixel ({shape_name}={shape}, {data_format})")
     kernel = pair(op, kernel_name, kernel_size, 1)
@@ -223,9 +224,8 @@ def window_2d(
     dilations = pair(op, "dilation", dilation, 1)
     if not isinstance(ceil_mode, bool):
         raise TypeError(f"{op}: ceil_mode must be True or False, got {ceil_mode!r}")
-    height, width = size
-    pads = _paddings(op, padding, (height, width), kernel, steps, dilations)
-    padded = (height + sum(pads[0]), width + sum(pads[1]))
+    pads = _paddings(op, padding, size, kernel, steps, dilations)
+    padded = (size[0] + sum(pads[0]), size[1] + sum(pads[1]))
     span = (window_span(kernel[0], dilations[0]), window_span(kernel[1], dilations[1]))
     if span[0] > padded[0] or span[1] > padded[1]:
         raise ValueError(
@@ -233,10 +233,10 @@ def window_2d(
             f"({kernel_name}={kernel}, dilation={dilations}, padding={padding!r}, {shape_name}={shape}, {data_format})"
         )
     output = (
-        _output_size(height, pads[0], span[0], steps[0], ceil_mode),
-        _output_size(width, pads[1], span[1], steps[1], ceil_mode),
+        _output_size(size[0], pads[0], span[0], steps[0], ceil_mode),
+        _output_size(size[1], pads[1], span[1], steps[1], ceil_mode),
     )
-    return Window2d(batch, channels, (height, width), kernel, steps, pads, dilations, output, data_format)
+    return Window2d(batch, channels, size, kernel, steps, pads, dilations, output, data_format)
 
 
 def conv2d_geometry(
@@ -251,12 +251,14 @@ def conv2d_geometry(
     data_format: str = "channels_first",
     x_name: str = "x",
     w_name: str = "w",
+    x_shape_name: str = "x.shape",
+    w_shape_name: str = "w.shape",
 ) -> Conv2dGeometry:
     """Check the arguments of a convolution and compute its output size.
 
     Args:
         op: Name of the public function, for messages.
-        x_shape: Shape of the batch of images, four axes.
+        x_shape: Shape of the batch of images, or of one image without the axis N.
         w_shape: Shape of the weight: (F, C/groups, KH, KW), or (KH, KW, C/groups, F) for ``channels_last``.
         stride: Step of the window.
         padding: As in :func:`window_2d`.
@@ -265,14 +267,14 @@ def conv2d_geometry(
         data_format: Order of the axes of both arrays.
         x_name: What the public function calls the images.
         w_name: What the public function calls the weight.
+        x_shape_name: What it calls their shape.
+        w_shape_name: What it calls its shape.
 
     Raises:
         TypeError, ValueError: As :func:`window_2d`, or channels, filters and groups do not fit together.
     """
     data_format = check_data_format(op, data_format)
-    w_axes = "F, C/groups, KH, KW" if data_format == "channels_first" else "KH, KW, C/groups, F"
-    if len(w_shape) != 4 or min(w_shape) < 1:
-        raise ValueError(f"{op}: {w_name} must have 4 axes ({w_axes}), none of them empty, got {w_name}.shape={w_shape}")
+    check_weight_shape(op, w_shape, w_name, w_shape_name, data_format)
     if data_format == "channels_first":
         filters, per_group, *kernel = w_shape
     else:
@@ -285,10 +287,10 @@ def conv2d_geometry(
         padding=padding,
         dilation=dilation,
         data_format=data_format,
-        shape_name=f"{x_name}.shape",
+        shape_name=x_shape_name,
     )
     group_count = integer(op, "groups", groups, 1)
-    shapes = f"({x_name}.shape={x_shape}, {w_name}.shape={w_shape}, groups={group_count})"
+    shapes = f"({x_shape_name}={x_shape}, {w_shape_name}={w_shape}, groups={group_count})"
     if window.channels != per_group * group_count:
         raise ValueError(f"{op}: {x_name} has {window.channels} channels but {w_name} expects {per_group} per group {shapes}")
     if filters % group_count:
@@ -306,6 +308,22 @@ def conv2d_geometry(
         filters,
         group_count,
     )
+
+
+def check_weight_shape(
+    op: str,
+    w_shape: tuple[int, ...],
+    w_name: str,
+    w_shape_name: str,
+    data_format: DataFormat,
+    axes: tuple[str, str] = ("F", "C/groups"),
+) -> None:
+    """Refuse a weight that has not four axes, or an empty one; ``axes`` names the first two of ``channels_first``."""
+    if len(w_shape) != 4 or min(w_shape) < 1:
+        names = (*axes, "KH", "KW") if data_format == "channels_first" else ("KH", "KW", *reversed(axes))
+        raise ValueError(
+            f"{op}: {w_name} must have 4 axes ({', '.join(names)}), none of them empty, got {w_shape_name}={w_shape}"
+        )
 
 
 def check_pooling_window(op: str, window: Window2d) -> None:
@@ -359,12 +377,8 @@ def transposed_size(
     return result[0], result[1]
 
 
-def _axes(data_format: DataFormat) -> str:
-    return "N, C, H, W" if data_format == "channels_first" else "N, H, W, C"
-
-
 def _is_sequence(value: Any) -> bool:
-    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, (str, bytes, dict))
+    return isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) > 0
 
 
 def _output_size(size: int, pads: Pair, span: int, stride: int, ceil_mode: bool) -> int:
@@ -401,10 +415,15 @@ def _same_padding(size: int, span: int, stride: int) -> Pair:
 
 
 def _windows_that_can_miss(size: int, stride: int, before: int, outputs: int, span: int) -> list[int]:
-    # A window wholly inside the image cannot miss it. Those that stick out lie at the two ends.
-    leading = -(-before // stride) if before else 0
-    trailing = max(0, (size - span + before) // stride + 1)
-    return sorted({*range(min(leading, outputs)), *range(min(trailing, outputs), outputs)})
+    # A window wholly inside the image cannot miss it; those that stick out lie at the two ends. If the very first or last
+    # lies beside the image that is enough to know, and else there are no more of them than a window is wide.
+    if before >= span:
+        return [0]
+    if (outputs - 1) * stride - before >= size:
+        return [outputs - 1]
+    leading = min(-(-before // stride), outputs)
+    trailing = min(max(0, (size - span + before) // stride + 1), outputs)
+    return sorted({*range(leading), *range(trailing, outputs)})
 
 
 def adaptive_windows(size: int, outputs: int) -> list[tuple[slice, slice]]:

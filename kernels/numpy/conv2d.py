@@ -72,7 +72,8 @@ def conv2d_backward_input(dy: Array, w: Array, geometry: Conv2dGeometry) -> Arra
     """See :func:`xpconv.functional.conv2d_backward_input`."""
     if geometry.batch == 0:
         return np.empty(geometry.x_shape, dy.dtype)
-    if _gather_is_faster(geometry):
+    # A gather multiplies the zeros around dy too, which an infinite weight would turn into NaN.
+    if _gather_is_faster(geometry) and np.isfinite(w).all():
         return conv2d_forward(dy, _flipped(w, geometry), None, _mirrored(geometry))
     return _scatter_backward_input(dy, w, geometry)
 

@@ -13,7 +13,7 @@ def im2col(x: Array, geometry: Window2d) -> Array:
     view = taps(_surrounded(x, geometry), geometry, plane_axes(geometry), geometry.output_size[0])
     # view: (KH, KW, OH, OW, N, C)
     order = (4, 2, 3, 5, 0, 1) if geometry.data_format == "channels_first" else (4, 2, 3, 0, 1, 5)
-    return np.ascontiguousarray(view.transpose(order)).reshape(-1, geometry.channels * geometry.taps)
+    return np.array(view.transpose(order), order="C").reshape(-1, geometry.channels * geometry.taps)
 
 
 def col2im(col: Array, geometry: Window2d) -> Array:

@@ -102,10 +102,10 @@ def avg_pool2d_backward(dy: Array, geometry: Window2d, count_include_pad: bool) 
 def max_unpool2d(x: Array, indices: Array, output_size: tuple[int, int], geometry: Window2d) -> Array:
     """See :func:`xpconv.functional.max_unpool2d`."""
     planes, index_planes = _as_planes(x, geometry), _as_planes(indices, geometry)
-    count, _, _, inner = planes.shape
-    area = output_size[0] * output_size[1]
-    y = np.zeros((count, area, inner), x.dtype)
-    np.put_along_axis(y, index_planes.reshape(count, -1, inner), planes.reshape(count, -1, inner), axis=1)
+    count, height, width, inner = planes.shape
+    flat = (count, height * width, inner)
+    y = np.zeros((count, output_size[0] * output_size[1], inner), x.dtype)
+    np.put_along_axis(y, index_planes.reshape(flat), planes.reshape(flat), axis=1)
     return y.reshape(batch_shape(geometry.batch, geometry.channels, output_size, geometry.data_format))
 
 

@@ -31,7 +31,7 @@ def images_per_chunk(images: int, bytes_per_image: int, workers: int) -> int:
     """How many images one thread takes at a time: as many as fit the cache, and an even share for every worker."""
     fitting = max(1, CHUNK_BYTES // max(1, bytes_per_image))
     chunks = max(-(-images // fitting), min(workers, images), 1)
-    return -(-images // chunks)
+    return max(1, -(-images // chunks))
 
 
 def padded(images: Array, geometry: Window2d, axes: tuple[int, int], rows: tuple[int, int], fill: float, name: str) -> Array:

@@ -1,0 +1,110 @@
+"""Which layers of a network run as one: decided here, by looking at the list of layers, and nowhere else.
+
+The layers themselves stay simple and know nothing of each other. A stretch that the device can compute in one pass becomes a
+block, everything else a block of one layer. A block gives the same result and leaves the same gradients in the same
+layers (``dW``, ``db``) as its layers one by one; only what they remember between the passes is kept elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from xpconv.arrays import float_arrays
+from xpconv.device import Device
+from xpconv.geometry import Conv2dGeometry, Window2d, check_pooling_window, conv2d_geometry, window_2d
+from xpconv.scratch.layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Pooling, Relu
+
+Array = Any
+
+
+class Block(Protocol):
+    """One or more layers that run as one."""
+
+    def forward(self, x: Array, training: bool) -> Array:
+        """Compute the output of the last layer from the input of the first."""
+
+    def backward(self, dout: Array, input_gradient: bool) -> Array:
+        """Compute the gradient of the input, or None where it isn't asked for; leave the parameters' in their layers."""
+
+
+def blocks(layers: Sequence[Layer]) -> Iterator[Block]:
+    """Cut a list of layers into blocks.
+
+    Args:
+        layers: The layers in the order they run in.
+
+    Yields:
+        Blocks that cover them all, in order.
+    """
+    position = 0
+    while position < len(layers):
+        match layers[position : position + 3]:
+            case [Convolution() as convolution, Relu(), Pooling() as pooling]:
+                yield _ConvolutionReluPooling(layers[position : position + 3], convolution, pooling)
+                position += 3
+            case [layer, *_]:
+                yield _SingleLayer(layer)
+                position += 1
+
+
+class _SingleLayer:
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+
+    def forward(self, x: Array, training: bool) -> Array:
+        if isinstance(self.layer, (BatchNormalization, Dropout)):
+            return self.layer.forward(x, training)
+        return self.layer.forward(x)
+
+    def backward(self, dout: Array, input_gradient: bool) -> Array:
+        if isinstance(self.layer, (Affine, Convolution)):
+            return self.layer.backward(dout, input_gradient)
+        return self.layer.backward(dout)
+
+
+class _ConvolutionReluPooling:
+    # Pooling takes the maximum of the windows first and ReLU follows: the maximum of what ReLU lets through is what ReLU
+    # lets through of the maximum, and where that is zero no gradient passes either way.
+
+    def __init__(self, layers: Sequence[Layer], convolution: Convolution, pooling: Pooling) -> None:
+        self.convolution, self.pooling = convolution, pooling
+        self.one_by_one = [_SingleLayer(layer) for layer in layers]
+        self.saved: tuple[Device, tuple[Array, ...], Conv2dGeometry, Window2d] | None = None
+
+    def forward(self, x: Array, training: bool) -> Array:
+        convolution, pooling = self.convolution, self.pooling
+        place, (x, w, b) = float_arrays("Convolution", convolution.device, x=x, W=convolution.W, b=convolution.bias())
+        self.saved = None
+        if x.ndim == 4 and x.shape[0] > 0 and b.shape == w.shape[:1]:
+            geometry = conv2d_geometry(
+                "Convolution", x.shape, w.shape, stride=convolution.stride, padding=convolution.pad, w_name="W"
+            )
+            window = window_2d(
+                "Pooling",
+                geometry.y_shape,
+                (pooling.pool_h, pooling.pool_w),
+                kernel_name="(pool_h, pool_w)",
+                stride=pooling.stride,
+                padding=pooling.pad,
+            )
+            check_pooling_window("Pooling", window)
+            if place.kernels.fuses_conv2d_max_pool2d(geometry, window, x.itemsize):
+                y, winners = place.kernels.conv2d_max_pool2d_forward(x, w, b, geometry, window, True)
+                self.saved = (place, (x, w, y, winners), geometry, window)
+                return y
+        for layer in self.one_by_one:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, dout: Array, input_gradient: bool) -> Array:
+        if self.saved is None:
+            for layer in reversed(self.one_by_one):
+                dout = layer.backward(dout, input_gradient or layer is not self.one_by_one[0])
+            return dout
+        place, (x, w, y, winners), geometry, window = self.saved
+        _, (dout,) = float_arrays("Pooling.backward", place, dout=dout)
+        dx, self.convolution.dW, self.convolution.db = place.kernels.conv2d_max_pool2d_backward(
+            x, w, y, winners, dout.astype(y.dtype, copy=False), geometry, window, True, input_gradient
+        )
+        return dx

@@ -1,0 +1,100 @@
+"""What losses and accuracies accept as labels: class numbers or one row of probabilities a sample, told apart by shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpconv.arrays import as_array
+from xpconv.device import to_numpy
+
+# How far the probabilities of a row may be from summing to one.
+ROW_SUM_TOLERANCE = 1e-3
+
+
+def is_distribution(t: Any, classes: int) -> bool:
+    """Whether labels are rows of probabilities, one-hot or soft; a single column is taken for class numbers."""
+    return t.ndim == 2 and t.shape[1] == classes and classes > 1
+
+
+def check_labels(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any, Any]:
+    """Check labels and bring them to one of two forms.
+
+    Args:
+        op: Name of the public function, for messages.
+        t: Class numbers, (N,) or (N, 1), or rows of probabilities, (N, classes).
+        samples: N.
+        classes: Number of classes.
+
+    Returns:
+        int64 (N,) class numbers, or float (N, classes) rows.
+
+    Raises:
+        TypeError: Not an array of numbers.
+        ValueError: Another shape; a class number that is no integer, negative or too large; a row that is no distribution.
+
+    Example:
+        >>> from xpconv.labels import check_labels
+        >>> check_labels("loss", [[2], [0]], samples=2, classes=3)
+        array([2, 0])
+    """
+    labels = to_numpy(as_array(op, "t", t))
+    if labels.dtype.kind not in "biuf":
+        raise TypeError(f"{op}: labels must be numbers, got dtype {labels.dtype}")
+    if is_distribution(labels, classes):
+        return _checked_rows(op, labels, samples)
+    if labels.shape not in ((samples,), (samples, 1)):
+        raise ValueError(
+            f"{op}: labels must have the shape ({samples},), ({samples}, 1) or ({samples}, {classes}) "
+            f"for {samples} samples and {classes} classes, got {labels.shape}"
+        )
+    labels = labels.reshape(samples)
+    with np.errstate(invalid="ignore"):
+        numbers = labels.astype(np.int64)
+    wrong = np.flatnonzero((numbers != labels) | (numbers < 0) | (numbers >= classes))
+    if wrong.size:
+        first = int(wrong[0])
+        raise ValueError(
+            f"{op}: labels must be whole numbers from 0 to {classes - 1}, got {labels[first]} at sample {first} "
+            f"({wrong.size} of {samples} are wrong)"
+        )
+    return numbers
+
+
+def class_indices(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any, Any]:
+    """Check labels and return the class of each sample, the likeliest one where ``t`` holds probabilities.
+
+    Args:
+        op: Name of the public function, for messages.
+        t: As for :func:`check_labels`.
+        samples: N.
+        classes: Number of classes.
+
+    Returns:
+        int64 (N,).
+
+    Raises:
+        TypeError, ValueError: As :func:`check_labels`.
+
+    Example:
+        >>> from xpconv.labels import class_indices
+        >>> class_indices("accuracy", [[0, 0, 1], [1, 0, 0]], samples=2, classes=3)
+        array([2, 0])
+    """
+    labels = check_labels(op, t, samples, classes)
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)
+
+
+def _checked_rows(op: str, labels: np.ndarray[Any, Any], samples: int) -> np.ndarray[Any, Any]:
+    if labels.shape[0] != samples:
+        raise ValueError(f"{op}: there are {samples} samples but {labels.shape[0]} rows of labels (t.shape={labels.shape})")
+    rows = labels if labels.dtype.kind == "f" else labels.astype(np.float32)
+    wrong = np.flatnonzero(~((rows >= 0).all(axis=1) & (abs(rows.sum(axis=1) - 1) <= ROW_SUM_TOLERANCE)))
+    if wrong.size:
+        first = int(wrong[0])
+        raise ValueError(
+            f"{op}: each row of labels must hold probabilities that sum to 1, got {labels[first].tolist()} at sample {first} "
+            f"({wrong.size} of {samples} are wrong)"
+        )
+    return rows

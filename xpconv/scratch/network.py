@@ -1,0 +1,253 @@
+"""What the book's networks share: prediction, loss, gradients, accuracy, and parameters in files."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from xpconv.arrays import FLOAT_DTYPES
+from xpconv.device import Device, asarray, get_device, to_numpy
+from xpconv.files import check_parameters, load_parameters, load_pickled_parameters, save_parameters
+from xpconv.fusion import Block, blocks
+from xpconv.labels import class_indices
+from xpconv.scratch.gradient import numerical_gradient
+from xpconv.scratch.layers import BatchNormalization, Layer, SoftmaxWithLoss
+
+Array = Any
+
+
+class Network:
+    """A chain of layers with a softmax loss at its end; the base of the book's networks.
+
+    A subclass fills ``params`` and ``layers`` and names in ``parameters_of`` which parameters each layer holds.
+
+    Args:
+        input_shape: Shape of one sample, to check inputs against.
+        device: Where to compute; ``"auto"`` takes the best there is.
+        dtype: float32 or float64: of the parameters and of everything computed. Inputs are converted to it.
+        seed: Seed of the initial parameters, or None for NumPy's global generator, as in the book.
+
+    Attributes:
+        params: The parameters by name. Update them in place or replace them: the layers follow.
+        layers: The layers by name, in the order they run in.
+        last_layer: Softmax and loss.
+        device: Where the network computes.
+        dtype: Its dtype.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        device: str | Device | None = "auto",
+        dtype: DTypeLike = np.float32,
+        seed: int | None = None,
+    ) -> None:
+        self.device = get_device(device)
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in FLOAT_DTYPES:
+            raise TypeError(f"{type(self).__name__}: dtype must be float32 or float64, got {self.dtype}")
+        self.input_shape = tuple(input_shape)
+        self.random: Any = np.random if seed is None else np.random.RandomState(seed)
+        self.params: dict[str, Array] = {}
+        self.layers: OrderedDict[str, Layer] = OrderedDict()
+        # Layer name -> {attribute of the layer: name of the parameter}
+        self.parameters_of: dict[str, dict[str, str]] = {}
+        self.last_layer = SoftmaxWithLoss(device=self.device)
+        self.weight_decay_lambda = 0.0
+
+    def normal(self, *shape: int, std: float) -> Array:
+        """Initial values from a normal distribution of mean 0, on the network's device."""
+        return asarray(std * self.random.standard_normal(shape), device=self.device, dtype=self.dtype)
+
+    def constant(self, *shape: int, value: float) -> Array:
+        """Initial values that are all the same, on the network's device."""
+        return self.device.xp.full(shape, value, self.dtype)
+
+    def predict(self, x: Array, train_flg: bool = False) -> Array:
+        """Compute the scores (N, classes) before softmax.
+
+        Args:
+            x: A batch of samples, (N, *input_shape). All of it is computed at once: pass large sets in batches.
+            train_flg: Whether dropout drops and batch normalisation uses the batch's statistics.
+
+        Raises:
+            ValueError: x is not of that shape.
+        """
+        return self._forward(x, train_flg)[0]
+
+    def loss(self, x: Array, t: Array, train_flg: bool = False) -> float:
+        """Mean cross-entropy of a batch, and the weight decay if there is one.
+
+        Args:
+            x: A batch of samples, (N, *input_shape).
+            t: Labels: (N,), (N, 1), or one-hot (N, classes).
+            train_flg: As in :meth:`predict`.
+
+        Raises:
+            ValueError: Samples or labels of another shape, or labels out of range.
+        """
+        return self.last_layer.forward(self.predict(x, train_flg), t) + self._weight_decay()
+
+    def loss_and_gradient(self, x: Array, t: Array) -> tuple[float, dict[str, Array]]:
+        """Loss of a training batch and the gradient of every parameter, from one pass forward and one back.
+
+        Args:
+            x: A batch of samples, (N, *input_shape).
+            t: Labels, as in :meth:`loss`.
+
+        Returns:
+            The loss, and gradients under the names of ``params``.
+
+        Raises:
+            ValueError: As :meth:`loss`.
+        """
+        scores, chain = self._forward(x, train_flg=True)
+        loss = self.last_layer.forward(scores, t) + self._weight_decay()
+        dout = self.last_layer.backward()
+        for block in reversed(chain):
+            dout = block.backward(dout, input_gradient=block is not chain[0])
+        grads = {
+            parameter: getattr(self.layers[layer], f"d{attribute}")
+            for layer, attributes in self.parameters_of.items()
+            for attribute, parameter in attributes.items()
+        }
+        if self.weight_decay_lambda:
+            for name in self._decayed():
+                grads[name] = grads[name] + self.weight_decay_lambda * self.params[name]
+        return loss, grads
+
+    def gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Gradient of the loss of a training batch, by backpropagation; see :meth:`loss_and_gradient`."""
+        return self.loss_and_gradient(x, t)[1]
+
+    def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
+        """Gradient of the loss by central differences, computed in float64: slow, and right, to check :meth:`gradient`.
+
+        Dropout drops nothing here, and batch normalisation uses the running statistics.
+        """
+        params, dtype = self.params, self.dtype
+        self.params, self.dtype = {name: value.astype(np.float64) for name, value in params.items()}, np.dtype(np.float64)
+        try:
+            return {name: numerical_gradient(lambda _: self.loss(x, t), value) for name, value in self.params.items()}
+        finally:
+            self.params, self.dtype = params, dtype
+            self._link()
+
+    def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
+        """Share of the samples whose highest score is at their label.
+
+        Args:
+            x: Samples, (N, *input_shape); computed in batches.
+            t: Labels, as in :meth:`loss`.
+            batch_size: Samples to compute at once.
+
+        Raises:
+            ValueError: No samples, or labels that do not fit.
+        """
+        samples = len(x)
+        if samples == 0 or batch_size < 1:
+            raise ValueError(
+                f"{type(self).__name__}.accuracy: needs at least one sample and a batch_size of at least 1, "
+                f"got {samples} samples and batch_size={batch_size}"
+            )
+        right, labels = 0, None
+        for start in range(0, samples, batch_size):
+            scores = to_numpy(self.predict(x[start : start + batch_size]))
+            if labels is None:
+                labels = class_indices(f"{type(self).__name__}.accuracy", t, samples, scores.shape[1])
+            right += int((scores.argmax(axis=1) == labels[start : start + batch_size]).sum())
+        return right / samples
+
+    def state_arrays(self) -> dict[str, Array]:
+        """What the network has learnt besides its parameters: running means and variances, as ``"BatchNorm1/running_mean"``."""
+        return {
+            f"{name}/{attribute}": getattr(layer, attribute)
+            for name, layer in self.layers.items()
+            if isinstance(layer, BatchNormalization)
+            for attribute in ("running_mean", "running_var")
+            if getattr(layer, attribute) is not None
+        }
+
+    def load_state_arrays(self, arrays: dict[str, Array]) -> None:
+        """Take over what :meth:`state_arrays` returned."""
+        for key, array in arrays.items():
+            layer, _, attribute = key.partition("/")
+            setattr(self.layers[layer], attribute, asarray(array, device=self.device).copy())
+
+    def save(self, path: str | Path) -> None:
+        """Write the parameters to a safetensors file, whole or not at all.
+
+        Args:
+            path: File to write.
+
+        Raises:
+            OSError: The file cannot be written; an older one stays as it was.
+        """
+        arrays = {name: to_numpy(value) for name, value in {**self.params, **self.state_arrays()}.items()}
+        save_parameters(path, arrays, {"network": type(self).__name__})
+
+    def load(self, path: str | Path) -> None:
+        """Read the parameters from a file that :meth:`save` wrote.
+
+        Args:
+            path: File to read.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ParameterFileError: The file is damaged, or of a network of other shapes; nothing is changed then.
+        """
+        self._take(path, load_parameters(path)[0])
+
+    def save_params(self, file_name: str | Path = "params.safetensors") -> None:
+        """The book's name for :meth:`save`. The file is safetensors whatever its name: no pickle is written."""
+        self.save(file_name)
+
+    def load_params(self, file_name: str | Path = "params.safetensors") -> None:
+        """The book's name for :meth:`load`; reads the book's own ``params.pkl`` too, through a reader that runs nothing."""
+        with Path(file_name).open("rb") as file:
+            is_pickle = file.read(1) in (b"\x80", b"(", b"c", b"}")
+        self._take(file_name, load_pickled_parameters(file_name) if is_pickle else load_parameters(file_name)[0])
+
+    def _forward(self, x: Array, train_flg: bool) -> tuple[Array, list[Block]]:
+        shape = np.shape(x)
+        if shape[1:] != self.input_shape or not shape:
+            hint = f"; reshape it: x.reshape(-1, {', '.join(map(str, self.input_shape))})" if self._reshapes(shape) else ""
+            expected = ", ".join(map(str, ("N", *self.input_shape)))
+            raise ValueError(f"{type(self).__name__}: x must have the shape ({expected}), got {shape}{hint}")
+        self._link()
+        chain = list(blocks(list(self.layers.values())))
+        out = asarray(x, device=self.device, dtype=self.dtype)
+        for block in chain:
+            out = block.forward(out, train_flg)
+        return out, chain
+
+    def _reshapes(self, shape: tuple[int, ...]) -> bool:
+        return bool(shape) and int(np.prod(shape)) % int(np.prod(self.input_shape)) == 0
+
+    def _link(self) -> None:
+        # The layers compute with what is in params now, also where an entry was replaced.
+        for layer, attributes in self.parameters_of.items():
+            for attribute, parameter in attributes.items():
+                setattr(self.layers[layer], attribute, self.params[parameter])
+
+    def _decayed(self) -> list[str]:
+        return [name for name in self.params if name.startswith("W")]
+
+    def _weight_decay(self) -> float:
+        if not self.weight_decay_lambda:
+            return 0.0
+        return 0.5 * self.weight_decay_lambda * sum(float((self.params[name] ** 2).sum()) for name in self._decayed())
+
+    def _take(self, path: str | Path, loaded: dict[str, np.ndarray[Any, Any]]) -> None:
+        state = self.state_arrays()
+        expected = {name: value.shape for name, value in {**self.params, **state}.items()}
+        check_parameters(path, loaded, expected)
+        for name, value in self.params.items():
+            value[...] = asarray(loaded[name], device=self.device)
+        self.load_state_arrays({name: loaded[name] for name in state})
