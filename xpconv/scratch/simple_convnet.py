@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from xpconv.device import Device
 from xpconv.geometry import integer, window_2d
+from xpconv.initializers import initial_std
 from xpconv.scratch.layers import Affine, Convolution, Pooling, Relu
 from xpconv.scratch.network import Network
 
@@ -29,7 +30,8 @@ class SimpleConvNet(Network):
             what is left out has the default's value.
         hidden_size: Outputs of the first affine layer.
         output_size: Number of classes.
-        weight_init_std: Standard deviation of the initial weights.
+        weight_init_std: Standard deviation of the initial weights, or ``"he"`` or ``"xavier"`` for one that follows from
+            the number of inputs of each layer; see :func:`xpconv.initializers.initial_std`.
         device: Where to compute; ``"auto"`` takes the best there is.
         dtype: float32 or float64.
         seed: Seed of the initial weights, or None for NumPy's global generator, as in the book.
@@ -56,7 +58,7 @@ class SimpleConvNet(Network):
         conv_param: Mapping[str, Any] = CONV_PARAM,
         hidden_size: int = 100,
         output_size: int = 10,
-        weight_init_std: float = 0.01,
+        weight_init_std: float | str = 0.01,
         *,
         device: str | Device | None = "auto",
         dtype: DTypeLike = np.float32,
@@ -82,12 +84,13 @@ class SimpleConvNet(Network):
         )
         pooled = window_2d(op, (1, filters, *convolution.output_size), 2, stride=2, shape_name="convolved shape").output_size
 
-        std = weight_init_std
-        self.params["W1"] = self.normal(filters, input_dim[0], *convolution.kernel_size, std=std)
+        pixels = filters * pooled[0] * pooled[1]
+        stds = [initial_std(op, weight_init_std, inputs) for inputs in (input_dim[0] * convolution.taps, pixels, hidden)]
+        self.params["W1"] = self.normal(filters, input_dim[0], *convolution.kernel_size, std=stds[0])
         self.params["b1"] = self.constant(filters, value=0)
-        self.params["W2"] = self.normal(filters * pooled[0] * pooled[1], hidden, std=std)
+        self.params["W2"] = self.normal(pixels, hidden, std=stds[1])
         self.params["b2"] = self.constant(hidden, value=0)
-        self.params["W3"] = self.normal(hidden, classes, std=std)
+        self.params["W3"] = self.normal(hidden, classes, std=stds[2])
         self.params["b3"] = self.constant(classes, value=0)
 
         W1, b1, W2, b2, W3, b3 = self.params.values()
