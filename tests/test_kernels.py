@@ -8,7 +8,6 @@ import inspect
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,16 +83,19 @@ def test_blas_gets_its_threads_back_after_work_an_error_and_use_from_several_thr
 @pytest.mark.usefixtures("two_threads")
 def test_every_item_is_worked_on_once_by_fixed_stretches() -> None:
     for items in (0, 1, 2, 5, 7):
-        done: list[tuple[int, int, int]] = []
-        lock = threading.Lock()
-
-        def work(worker: int, start: int, stop: int) -> None:
-            with lock:
-                done.append((worker, start, stop))  # noqa: B023
-
-        threads.parallel(work, items, workers=3)
-        covered = [item for _, start, stop in sorted(done) for item in range(start, stop)]
+        done: list[tuple[int, int]] = []
+        threads.parallel(lambda worker, start, stop, done=done: done.append((start, stop)), items, workers=3)
+        covered = [item for start, stop in sorted(done) for item in range(start, stop)]
         assert covered == list(range(items))
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_callers_error_state_holds_in_every_thread() -> None:
+    x = np.full((8, 1, 9, 9), np.inf)
+    with np.errstate(all="ignore"):
+        assert np.isnan(xc.conv2d(x, np.zeros((1, 1, 3, 3)))).all()
+    with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
+        threads.parallel(lambda worker, start, stop: None if worker == 0 else np.divide(0.0, np.zeros(2)), 2, 2)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

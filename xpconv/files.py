@@ -85,6 +85,29 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             _flush_to_disk(path.parent)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out whether a file can be written, by beginning to write it and leaving it as it was.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: as `atomic_write`.
+
+    Example:
+        >>> from xpconv.files import check_writable
+        >>> check_writable("/no/such/directory/mnist.safetensors")
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] cannot write: no such directory: '/no/such/directory'
+    """
+    with contextlib.suppress(_Abandoned), atomic_write(path):
+        raise _Abandoned
+
+
+class _Abandoned(Exception):  # noqa: N818 - no error
+    """Ends a write that was only begun to see whether it can be."""
+
+
 def _mode_of_existing(path: Path) -> int | None:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "cannot write: no such directory", str(path.parent))

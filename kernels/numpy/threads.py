@@ -9,6 +9,7 @@ The number of threads is BLAS' own (``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS`
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import os
 import threading
@@ -32,7 +33,13 @@ def thread_count() -> int:
     """Number of threads to use: as many as BLAS may, or the usable cores where BLAS cannot be asked."""
     with _blas_lock:
         counts = _blas_threads_before if _blas_users else [int(library.num_threads) for library in _blas_libraries()]
-    return max(counts, default=_usable_cores())
+    return max(counts, default=usable_cores())
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def parallel(work: Callable[[int, int, int], None], items: int, workers: int) -> None:
@@ -48,7 +55,9 @@ def parallel(work: Callable[[int, int, int], None], items: int, workers: int) ->
     bounds = [worker * items // workers for worker in range(workers + 1)]
     with _one_blas_thread():
         others: list[Future[None]] = [
-            _pool(workers - 1).submit(work, worker, bounds[worker], bounds[worker + 1]) for worker in range(1, workers)
+            # In the caller's context, so that its np.errstate holds in every thread.
+            _pool(workers - 1).submit(contextvars.copy_context().run, work, worker, bounds[worker], bounds[worker + 1])
+            for worker in range(1, workers)
         ]
         try:
             work(0, bounds[0], bounds[1])
@@ -102,11 +111,6 @@ def _one_blas_thread() -> Iterator[None]:
 @functools.cache
 def _pool(size: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(size, thread_name_prefix="xpconv")
-
-
-def _usable_cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _after_fork() -> None:

@@ -1,0 +1,39 @@
+"""See what a convolution learns: its filters before and after training, side by side.
+
+python examples/visualize_filters.py --epochs 10 --output filters.png
+"""
+
+import argparse
+
+import numpy as np
+
+import xpconv as xc
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the filters of a network before and after it learnt MNIST.")
+    parser.add_argument("--epochs", type=int, default=10, help="how often to visit every image (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="where to compute (default: %(default)s)")
+    parser.add_argument("--output", default="filters.png", help="picture to write (default: %(default)s)")
+    args = parser.parse_args()
+
+    train, test = xc.datasets.load_mnist()
+    net = xc.SimpleConvNet(weight_init_std="he", device=args.device, seed=0)
+
+    before = xc.to_numpy(net.params["W1"]).copy()  # training changes the parameters in place
+    xc.Trainer(net, train, test, epochs=args.epochs, seed=0).run()
+    after = xc.to_numpy(net.params["W1"])
+
+    # Noise at first; then edges and spots, which is what strokes of a pen are made of.
+    figure = xc.visualize.filters(
+        np.concatenate([before, after]),
+        columns=10,
+        shared_scale=False,
+        title=f"Filters 0 to 29 before learning; 30 to 59, the same ones after {args.epochs} epochs",
+    )
+    xc.visualize.save(figure, args.output)
+    print(f"filters written to {args.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""Optimizers against the published formulas, element by element in Python floats, and against PyTorch's where they agree."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+
+import xpconv as xc
+from xpconv.kernels.numpy import elementwise
+from xpconv.scratch import optimizer as book_optimizers
+
+EPSILON = 1e-7
+
+OPTIMIZERS = {
+    "SGD": lambda: xc.SGD(lr=0.1),
+    "Momentum": lambda: xc.Momentum(lr=0.05, momentum=0.8),
+    "Nesterov": lambda: xc.Nesterov(lr=0.05, momentum=0.8),
+    "AdaGrad": lambda: xc.AdaGrad(lr=0.3),
+    "RMSprop": lambda: xc.RMSprop(lr=0.02, decay_rate=0.9),
+    "Adam": lambda: xc.Adam(lr=0.01, beta1=0.8, beta2=0.95),
+}
+
+
+# One parameter's path under each rule: plain floats, one gradient after the other. Nothing here comes from xpconv.
+
+
+def sgd_path(w, gradients):
+    for g in gradients:
+        w -= 0.1 * g
+        yield w
+
+
+def momentum_path(w, gradients):
+    v = 0.0
+    for g in gradients:
+        v = 0.8 * v - 0.05 * g
+        w += v
+        yield w
+
+
+def nesterov_path(w, gradients):
+    # Nesterov's own form: look ahead, take the gradient there, correct. What is stored is the point that looks ahead, so the
+    # gradients given are those at it.
+    v, behind = 0.0, w
+    for g in gradients:
+        v = 0.8 * v - 0.05 * g
+        behind += v
+        yield behind + 0.8 * v
+
+
+def adagrad_path(w, gradients):
+    total = 0.0
+    for g in gradients:
+        total += g * g
+        w -= 0.3 * g / (math.sqrt(total) + EPSILON)
+        yield w
+
+
+def rmsprop_path(w, gradients):
+    mean_square = 0.0
+    for g in gradients:
+        mean_square = 0.9 * mean_square + 0.1 * g * g
+        w -= 0.02 * g / (math.sqrt(mean_square) + EPSILON)
+        yield w
+
+
+def adam_path(w, gradients):
+    # The paper's "efficient" form (the end of its section 2), where epsilon stands outside the correction.
+    m = v = 0.0
+    for t, g in enumerate(gradients, start=1):
+        m = 0.8 * m + (1 - 0.8) * g
+        v = 0.95 * v + (1 - 0.95) * g * g
+        w -= 0.01 * math.sqrt(1 - 0.95**t) / (1 - 0.8**t) * m / (math.sqrt(v) + EPSILON)
+        yield w
+
+
+PATHS = {
+    "SGD": sgd_path,
+    "Momentum": momentum_path,
+    "Nesterov": nesterov_path,
+    "AdaGrad": adagrad_path,
+    "RMSprop": rmsprop_path,
+    "Adam": adam_path,
+}
+
+RTOL = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-14}
+
+
+def gradients_of(shape, dtype, steps=6):
+    rng = np.random.default_rng(3)
+    gradients = rng.standard_normal((steps, *shape)) * 10.0 ** rng.integers(-3, 3, shape)
+    gradients.reshape(steps, -1)[:, 0] = 0  # a weight that never gets a gradient
+    return gradients.astype(dtype)
+
+
+def numpy_params(params):
+    return {name: xc.to_numpy(array) for name, array in params.items()}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_follows_the_published_formula(name, device, dtype):
+    start = np.random.default_rng(4).standard_normal((3, 5)).astype(dtype)
+    gradients = gradients_of((3, 5), dtype)
+    params = {"W": xc.asarray(start.copy(), device=device)}
+    optimizer = OPTIMIZERS[name]()
+    paths = [PATHS[name](float(w), map(float, gradients[:, i, j])) for (i, j), w in np.ndenumerate(start)]
+    for gradient in gradients:
+        optimizer.update(params, {"W": xc.asarray(gradient, device=device)}, device=device)
+        expected = np.array([next(path) for path in paths]).reshape(3, 5)
+        np.testing.assert_allclose(xc.to_numpy(params["W"]), expected, rtol=RTOL[dtype], atol=RTOL[dtype])
+        assert params["W"].dtype == dtype
+    assert optimizer.iteration == len(gradients)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_agrees_with_pytorch(name):
+    torch = pytest.importorskip("torch")
+    rules = {
+        "SGD": lambda w: torch.optim.SGD([w], lr=0.1),
+        "Momentum": lambda w: torch.optim.SGD([w], lr=0.05, momentum=0.8),
+        "Nesterov": lambda w: torch.optim.SGD([w], lr=0.05, momentum=0.8, nesterov=True),
+        "AdaGrad": lambda w: torch.optim.Adagrad([w], lr=0.3, eps=EPSILON),
+        "RMSprop": lambda w: torch.optim.RMSprop([w], lr=0.02, alpha=0.9, eps=EPSILON),
+        "Adam": lambda w: torch.optim.Adam([w], lr=0.01, betas=(0.8, 0.95), eps=EPSILON),
+    }
+    start = np.random.default_rng(5).standard_normal(40)
+    gradients = gradients_of((40,), np.float64, steps=12)
+    params = {"W": start.copy()}
+    optimizer = OPTIMIZERS[name]()
+    theirs = torch.tensor(start.copy(), requires_grad=True)
+    rule = rules[name](theirs)
+    for step, gradient in enumerate(gradients, start=1):
+        if name == "Adam":  # PyTorch adds epsilon after the correction of v, the book before it
+            rule.param_groups[0]["eps"] = EPSILON / math.sqrt(1 - 0.95**step)
+        theirs.grad = torch.tensor(gradient)
+        rule.step()
+        optimizer.update(params, {"W": gradient})
+        np.testing.assert_allclose(params["W"], theirs.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_parameter_larger_than_a_block_is_updated_as_its_parts_are(name, dtype):
+    size = 2 * elementwise.BLOCK + 17
+    rng = np.random.default_rng(6)
+    start, gradients = rng.standard_normal(size).astype(dtype), rng.standard_normal((3, size)).astype(dtype)
+    whole = {"W": start.copy()}
+    places = [0, elementwise.BLOCK - 1, elementwise.BLOCK, 2 * elementwise.BLOCK, size - 1]
+    few = {"W": start[places]}
+    optimizers = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    for gradient in gradients:
+        optimizers[0].update(whole, {"W": gradient})
+        optimizers[1].update(few, {"W": gradient[places]})
+    np.testing.assert_array_equal(whole["W"][places], few["W"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_in_place_whatever_the_strides(name, dtype):
+    start = np.random.default_rng(7).standard_normal((4, 6)).astype(dtype)
+    gradient = np.random.default_rng(8).standard_normal((4, 6)).astype(dtype)
+    base = np.zeros((8, 12), dtype)
+    params = {"plain": start.copy(), "strided": base[::2, ::2], "fortran": np.asfortranarray(start)}
+    params["strided"][...] = start
+    before = dict(params)
+    gradient.flags.writeable = False
+    OPTIMIZERS[name]().update(params, dict.fromkeys(params, gradient))
+    for key, array in params.items():
+        assert array is before[key]
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, params["plain"])
+    assert not np.array_equal(params["plain"], start)
+    assert (base[1::2] == 0).all()
+    assert (base[:, 1::2] == 0).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_do_not_influence_each_other(name):
+    gradients = gradients_of((7,), np.float64)
+    together = {"W1": np.ones(7), "b1": np.full(7, 2.0)}
+    alone = {"b1": np.full(7, 2.0)}
+    optimizers = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    for gradient in gradients:
+        optimizers[0].update(together, {"W1": -gradient, "b1": gradient})
+        optimizers[1].update(alone, {"b1": gradient})
+    np.testing.assert_array_equal(together["b1"], alone["b1"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_is_taken_over(name, device, dtype):
+    gradients = [{"W": xc.asarray(gradient, device=device)} for gradient in gradients_of((2, 3), dtype, steps=8)]
+    params = {"W": xc.asarray(np.ones((2, 3), dtype), device=device)}
+    optimizer = OPTIMIZERS[name]()
+    for gradient in gradients[:4]:
+        optimizer.update(params, gradient, device=device)
+    state, continued = optimizer.state_dict(), {"W": params["W"].copy()}
+    frozen = copy.deepcopy(numpy_params(state))
+    for gradient in gradients[4:]:
+        optimizer.update(params, gradient, device=device)
+    np.testing.assert_equal(numpy_params(state), frozen)  # copies, not the arrays that updates go on to change
+
+    other = OPTIMIZERS[name]()
+    other.load_state_dict(state)
+    for gradient in gradients[4:]:
+        other.update(continued, gradient, device=device)
+    np.testing.assert_equal(numpy_params(state), frozen)
+    np.testing.assert_array_equal(xc.to_numpy(continued["W"]), xc.to_numpy(params["W"]))
+    assert other.iteration == optimizer.iteration == 8
+    np.testing.assert_equal(numpy_params(other.state_dict()), numpy_params(optimizer.state_dict()))
+
+
+@pytest.mark.parametrize("name", ["Momentum", "Adam"])
+def test_the_state_of_another_optimizer_is_refused(name):
+    source = xc.AdaGrad()
+    source.update({"W": np.ones(2)}, {"W": np.ones(2)})
+    optimizer = OPTIMIZERS[name]()
+    optimizer.update({"W": np.ones(2)}, {"W": np.ones(2)})
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=f"{name}.load_state_dict"):
+        optimizer.load_state_dict(source.state_dict())
+    with pytest.raises(ValueError, match=f"{name}.load_state_dict"):
+        optimizer.load_state_dict({})
+    np.testing.assert_equal(optimizer.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("grads", "message"),
+    [
+        ({"W": np.ones(3)}, r"same names, got \['W', 'b'\] and \['W'\]"),
+        ({"W": np.ones(3), "b": np.ones(2), "c": np.ones(1)}, r"same names"),
+        ({"W": np.ones(3), "b": np.ones(3)}, r"grads\['b'\]\.shape must be \(2,\), got \(3,\)"),
+        ({"W": np.ones((3, 1)), "b": np.ones(2)}, r"grads\['W'\]\.shape must be \(3,\), got \(3, 1\)"),
+    ],
+)
+def test_gradients_that_do_not_fit_change_nothing(name, grads, message):
+    params = {"W": np.ones(3), "b": np.ones(2)}
+    optimizer = OPTIMIZERS[name]()
+    with pytest.raises(ValueError, match=f"{name}.update: .*{message}"):
+        optimizer.update(params, grads)
+    np.testing.assert_equal(params, {"W": np.ones(3), "b": np.ones(2)})
+    assert optimizer.iteration == 0
+
+
+def test_a_parameter_that_changed_its_shape_is_refused():
+    optimizer = xc.Adam()
+    optimizer.update({"W": np.ones(3)}, {"W": np.ones(3)})
+    with pytest.raises(ValueError, match=r"'W' has the shape \(4,\)"):
+        optimizer.update({"W": np.ones(4)}, {"W": np.ones(4)})
+
+
+@pytest.mark.parametrize("optimizer", [xc.SGD, xc.Momentum, xc.Nesterov, xc.AdaGrad, xc.RMSprop, xc.Adam])
+@pytest.mark.parametrize("lr", [0, -1.0, float("nan"), float("inf")])
+def test_a_learning_rate_that_is_none_is_refused(optimizer, lr):
+    with pytest.raises(ValueError, match=f"{optimizer.__name__}: lr must be a positive number"):
+        optimizer(lr=lr)
+
+
+@pytest.mark.parametrize("lr", ["0.1", None, True, [0.1]])
+def test_a_learning_rate_that_is_no_number_is_refused(lr):
+    with pytest.raises(TypeError, match="SGD: lr must be a number"):
+        xc.SGD(lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [(xc.Momentum, "momentum"), (xc.Nesterov, "momentum"), (xc.RMSprop, "decay_rate"), (xc.Adam, "beta1"), (xc.Adam, "beta2")],
+)
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, float("nan")])
+def test_a_share_out_of_range_is_refused(optimizer, name, value):
+    with pytest.raises(ValueError, match=f"{optimizer.__name__}: {name} must be at least 0 and less than 1"):
+        optimizer(**{name: value})
+
+
+def test_defaults_are_those_of_the_book():
+    assert repr(xc.SGD()) == "SGD(lr=0.01)"
+    assert repr(xc.Momentum()) == "Momentum(lr=0.01, momentum=0.9)"
+    assert repr(xc.Nesterov()) == "Nesterov(lr=0.01, momentum=0.9)"
+    assert repr(xc.AdaGrad()) == "AdaGrad(lr=0.01)"
+    assert repr(xc.RMSprop()) == "RMSprop(lr=0.01, decay_rate=0.99)"
+    assert repr(xc.Adam()) == "Adam(lr=0.001, beta1=0.9, beta2=0.999)"
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_book_has_the_very_same_classes(name):
+    assert getattr(book_optimizers, name) is getattr(xc, name)

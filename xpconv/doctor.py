@@ -1,0 +1,125 @@
+"""What works on this machine and what does not: the report of ``xpconv doctor``, as plain data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import xpconv
+from xpconv.datasets import full_set_available, load_mnist
+from xpconv.datasets.sources import CACHE_VARIABLE, DATA_VARIABLE
+from xpconv.device import ENVIRONMENT_VARIABLE, default_device, devices
+from xpconv.errors import DataError, DeviceUnavailableError
+from xpconv.kernels.numpy.threads import usable_cores
+
+PACKAGES = ("numpy", "pooch", "rich", "safetensors", "threadpoolctl", "typer", "matplotlib", "numba", "cupy")
+VARIABLES = (ENVIRONMENT_VARIABLE, DATA_VARIABLE, CACHE_VARIABLE)
+
+# CuPy is published under the name of the CUDA release that it was built for.
+_DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")}
+
+
+def examine() -> dict[str, Any]:
+    """Look at everything that a network's speed or a strange error may come from.
+
+    Returns:
+        Plain values, ready for JSON: ``xpconv``, ``python``, ``platform``, ``packages`` (version or None), ``devices``,
+        ``default_device``, ``blas``, ``cores``, ``environment`` and ``data``; and ``problems``, a list of texts, empty on a
+        sound machine. A device that is not there is no problem.
+
+    Example:
+        >>> from xpconv.doctor import examine
+        >>> report = examine()
+        >>> report["devices"][0]["name"], report["data"]["bundled"]
+        ('numpy', 'intact')
+    """
+    problems = []
+    try:
+        default = default_device()
+    except (ValueError, DeviceUnavailableError) as error:
+        default = None
+        problems.append(str(error))
+    try:
+        load_mnist("bundled")
+        bundled = "intact"
+    except (DataError, OSError) as error:
+        bundled = "damaged"
+        problems.append(str(error))
+    environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith("XPCONV_")}
+    problems += [
+        f"the environment variable {name} is set, but xpconv reads {', '.join(VARIABLES)} only"
+        for name in environment
+        if name not in VARIABLES
+    ]
+    return {
+        "xpconv": xpconv.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": [asdict(status) for status in devices()],
+        "default_device": default,
+        "blas": _blas(),
+        "cores": {"usable": usable_cores(), "physical": physical_cores()},
+        "environment": environment,
+        "data": {
+            "bundled": bundled,
+            **{name: "at hand" if full_set_available(name) else "not here" for name in ("mnist", "fashion_mnist")},
+        },
+        "problems": problems,
+    }
+
+
+def physical_cores() -> int | None:
+    """Number of physical cores of this machine, or None where it cannot be told without further packages."""
+    if sys.platform == "darwin":
+        try:
+            return int(subprocess.run(["/usr/sbin/sysctl", "-n", "hw.physicalcpu"], capture_output=True, check=True).stdout)
+        except (OSError, ValueError, subprocess.SubprocessError):
+            return None
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    fields = re.findall(r"^(physical id|core id)\s*:\s*(\d+)", text, re.MULTILINE)
+    packages = [number for name, number in fields if name == "physical id"]
+    cores = [number for name, number in fields if name == "core id"]
+    return len(set(zip(packages, cores, strict=True))) or None if len(packages) == len(cores) else None
+
+
+def _version(package: str) -> str | None:
+    for distribution in _DISTRIBUTIONS.get(package, (package,)):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _blas() -> list[dict[str, Any]]:
+    import threadpoolctl
+
+    loaded = [
+        {
+            "name": library["internal_api"],
+            "version": library["version"],
+            "threads": library["num_threads"],
+            "architecture": library.get("architecture"),
+        }
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+    if loaded:
+        return loaded
+    # One that cannot be asked, such as Accelerate: what NumPy was built with.
+    built: Any = np.show_config(mode="dicts")
+    blas = built["Build Dependencies"]["blas"]
+    return [{"name": blas.get("name"), "version": blas.get("version"), "threads": None, "architecture": None}]
