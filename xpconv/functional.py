@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from xpconv.arrays import as_array, float_arrays, index_array
 from xpconv.device import Device
 from xpconv.geometry import (
+    AdaptiveWindows,
     Conv2dGeometry,
     IntOrPair,
     Padding,
@@ -33,6 +34,7 @@ from xpconv.geometry import (
     Window2d,
     adaptive_windows,
     batch_shape,
+    check_memory,
     check_pooling_window,
     check_weight_shape,
     conv2d_geometry,
@@ -890,10 +892,11 @@ def global_max_pool2d_backward(
 
 def _adaptive_avg(op: str, x: Array, output_size: IntOrPair, data_format: str, device: str | Device | None) -> Array:
     place, (x,) = float_arrays(op, device, x=x)
-    whole, y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
+    whole, y_shape, parts = _adaptive(op, x.shape, "x.shape", output_size, data_format)
     images, y = x.reshape(whole.x_shape), place.xp.empty(y_shape, x.dtype)
-    for cells, outputs, part in windows:
-        y[outputs] = place.kernels.avg_pool2d_forward(place.xp.ascontiguousarray(images[cells]), part, True)
+    for part in parts:
+        cells = place.xp.ascontiguousarray(images[part.cells])
+        y[part.outputs] = place.kernels.avg_pool2d_forward(cells, part.window, True)
     return _as_given(y, x.ndim)
 
 
@@ -901,10 +904,11 @@ def _adaptive_avg_backward(
     op: str, dy: Array, input_shape: Sequence[int], data_format: str, device: str | Device | None
 ) -> Array:
     place, (dy,) = float_arrays(op, device, dy=dy)
-    whole, windows, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
+    whole, parts, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
     dx = place.xp.zeros(whole.x_shape, dy.dtype)
-    for cells, outputs, part in windows:
-        dx[cells] += place.kernels.avg_pool2d_backward(place.xp.ascontiguousarray(gradient[outputs]), part, True)
+    for part in parts:
+        share = place.xp.ascontiguousarray(gradient[part.outputs])
+        place.xp.add.at(dx, part.cells, place.kernels.avg_pool2d_backward(share, part.window, True))
     return _as_given(dx, dy.ndim)
 
 
@@ -912,16 +916,16 @@ def _adaptive_max(
     op: str, x: Array, output_size: IntOrPair, return_indices: bool, data_format: str, device: str | Device | None
 ) -> Array | tuple[Array, Array]:
     place, (x,) = float_arrays(op, device, x=x)
-    whole, y_shape, windows = _adaptive(op, x.shape, "x.shape", output_size, data_format)
+    whole, y_shape, parts = _adaptive(op, x.shape, "x.shape", output_size, data_format)
     wanted = _flag(op, "return_indices", return_indices)
     images, y = x.reshape(whole.x_shape), place.xp.empty(y_shape, x.dtype)
     indices = place.xp.empty(y_shape, np.int64)
-    for cells, outputs, part in windows:
-        maxima, local = place.kernels.max_pool2d_forward(place.xp.ascontiguousarray(images[cells]), part, wanted)
-        y[outputs] = maxima
+    for part in parts:
+        cells = place.xp.ascontiguousarray(images[part.cells])
+        y[part.outputs], local = place.kernels.max_pool2d_forward(cells, part.window, wanted)
         if wanted:
-            top, left = _corner(cells, data_format)
-            indices[outputs] = (local // part.size[1] + top) * whole.size[1] + local % part.size[1] + left
+            rows, columns = part.rows.cells[local // part.window.size[1]], part.columns.cells[local % part.window.size[1]]
+            indices[part.outputs] = rows * whole.size[1] + columns
     return (_as_given(y, x.ndim), _as_given(indices, x.ndim)) if wanted else _as_given(y, x.ndim)
 
 
@@ -929,16 +933,20 @@ def _adaptive_max_backward(
     op: str, dy: Array, indices: Array, input_shape: Sequence[int], data_format: str, device: str | Device | None
 ) -> Array:
     place, (dy,) = float_arrays(op, device, dy=dy)
-    whole, windows, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
+    whole, parts, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
     positions = index_array(op, "indices", indices, dy.shape, whole.size[0] * whole.size[1]).reshape(gradient.shape)
     rows, columns = positions // whole.size[1], positions % whole.size[1]
     dx = place.xp.zeros(whole.x_shape, dy.dtype)
-    for cells, outputs, part in windows:
-        top, left = _corner(cells, data_format)
-        local = place.xp.ascontiguousarray((rows[outputs] - top) * part.size[1] + columns[outputs] - left)
-        _check_winners(op, rows[outputs] - top, columns[outputs] - left, part)
-        share = place.xp.ascontiguousarray(gradient[outputs])
-        dx[cells] += place.kernels.max_pool2d_backward(share, local, part)
+    for part in parts:
+        # Where each winner is among the cells, which hold the windows side by side.
+        row_starts, column_starts = _along_plane(part.rows.starts, part.columns.starts, data_format)
+        row_cells, column_cells = _along_plane(part.rows.first_cells, part.columns.first_cells, data_format)
+        local_rows = rows[part.outputs] - row_starts + row_cells
+        local_columns = columns[part.outputs] - column_starts + column_cells
+        _check_winners(op, local_rows, local_columns, part.window)
+        local = place.xp.ascontiguousarray(local_rows * part.window.size[1] + local_columns)
+        share = place.xp.ascontiguousarray(gradient[part.outputs])
+        place.xp.add.at(dx, part.cells, place.kernels.max_pool2d_backward(share, local, part.window))
     return _as_given(dx, dy.ndim)
 
 
@@ -1136,49 +1144,57 @@ def _pooling(
     return window
 
 
-_AdaptiveWindows = list[tuple[tuple[slice, ...], tuple[slice, ...], Window2d]]
+class _AdaptivePart(NamedTuple):
+    # Windows of one height and one width. Their pixels, gathered side by side, are pooled by an ordinary window.
+    rows: AdaptiveWindows
+    columns: AdaptiveWindows
+    cells: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    window: Window2d
 
 
 def _adaptive(
     op: str, shape: tuple[int, ...], shape_name: str, output_size: IntOrPair, data_format: str
-) -> tuple[Window2d, tuple[int, ...], _AdaptiveWindows]:
-    # The pooling as a list of ordinary poolings: which cells each reads, which outputs it gives, and its geometry.
+) -> tuple[Window2d, tuple[int, ...], list[_AdaptivePart]]:
     whole = window_2d(op, shape, 1, data_format=data_format, shape_name=shape_name)
     outputs = pair(op, "output_size", output_size, 1)
-    windows = []
-    for row_cells, row_outputs in adaptive_windows(whole.size[0], outputs[0]):
-        for column_cells, column_outputs in adaptive_windows(whole.size[1], outputs[1]):
-            cells = _plane_slices(row_cells, column_cells, data_format)
-            targets = _plane_slices(row_outputs, column_outputs, data_format)
-            size = (row_cells.stop - row_cells.start, column_cells.stop - column_cells.start)
-            counts = (row_outputs.stop - row_outputs.start, column_outputs.stop - column_outputs.start)
-            pool = (size[0] // counts[0], size[1] // counts[1])
-            part_shape = batch_shape(whole.batch, whole.channels, size, whole.data_format)
-            windows.append((cells, targets, window_2d(op, part_shape, pool, stride=pool, data_format=data_format)))
-    return whole, batch_shape(whole.batch, whole.channels, outputs, whole.data_format), windows
+    check_memory(op, whole.batch * whole.channels * outputs[0] * outputs[1], f"the result, {outputs} pixels each")
+    parts = []
+    for rows in adaptive_windows(whole.size[0], outputs[0]):
+        for columns in adaptive_windows(whole.size[1], outputs[1]):
+            pool = (rows.length, columns.length)
+            gathered = batch_shape(whole.batch, whole.channels, (rows.cells.size, columns.cells.size), whole.data_format)
+            window = window_2d(op, gathered, pool, stride=pool, data_format=data_format)
+            cells = _plane_index(rows.cells, columns.cells, data_format)
+            targets = _plane_index(rows.outputs, columns.outputs, data_format)
+            parts.append(_AdaptivePart(rows, columns, cells, targets, window))
+    return whole, batch_shape(whole.batch, whole.channels, outputs, whole.data_format), parts
 
 
 def _adaptive_gradient(
     op: str, dy: Array, input_shape: Sequence[int], data_format: str
-) -> tuple[Window2d, _AdaptiveWindows, Array]:
+) -> tuple[Window2d, list[_AdaptivePart], Array]:
     x_shape = _shape(op, "input_shape", input_shape)
     given = window_2d(op, dy.shape, 1, data_format=data_format, shape_name="dy.shape")
-    whole, y_shape, windows = _adaptive(op, x_shape, "input_shape", given.size, data_format)
+    whole, y_shape, parts = _adaptive(op, x_shape, "input_shape", given.size, data_format)
     if dy.ndim != len(x_shape) or given.x_shape != y_shape:
         raise ValueError(f"{op}: dy.shape must be {y_shape[-len(x_shape) :]} for input_shape={x_shape}, got {dy.shape}")
-    return whole, windows, dy.reshape(y_shape)
+    return whole, parts, dy.reshape(y_shape)
 
 
-def _plane_slices(rows: slice, columns: slice, data_format: str) -> tuple[slice, ...]:
+def _along_plane(rows: Array, columns: Array, data_format: str) -> tuple[Array, Array]:
+    # One value a row and one a column, shaped so that they broadcast against images.
+    if data_format == "channels_first":
+        return rows[:, None], columns
+    return rows[:, None, None], columns[:, None]
+
+
+def _plane_index(rows: Array, columns: Array, data_format: str) -> tuple[Any, ...]:
+    # Indexes images at the given rows and columns; the axes stay where they are.
     everything = slice(None)
     if data_format == "channels_first":
-        return everything, everything, rows, columns
-    return everything, rows, columns, everything
-
-
-def _corner(cells: tuple[slice, ...], data_format: str) -> Pair:
-    rows, columns = cells[2:4] if data_format == "channels_first" else cells[1:3]
-    return rows.start, columns.start
+        return everything, everything, rows[:, None], columns
+    return everything, rows[:, None], columns
 
 
 def _plane_axes(data_format: str) -> Pair:

@@ -21,10 +21,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+# Elements of 8 bytes that an array can have at most.
+LARGEST_ARRAY = 2**60
 
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
 
@@ -232,6 +237,9 @@ def window_2d(
             f"{op}: the window covers {span} but the padded image is only {padded} "
             f"({kernel_name}={kernel}, dilation={dilations}, padding={padding!r}, {shape_name}={shape}, {data_format})"
         )
+    # A longer step than the padded image makes no difference, but could overflow an address.
+    steps = (min(steps[0], padded[0]), min(steps[1], padded[1]))
+    check_memory(op, batch * channels * padded[0] * padded[1], f"the padded images, {padded} pixels each")
     output = (
         _output_size(size[0], pads[0], span[0], steps[0], ceil_mode),
         _output_size(size[1], pads[1], span[1], steps[1], ceil_mode),
@@ -295,6 +303,8 @@ def conv2d_geometry(
         raise ValueError(f"{op}: {x_name} has {window.channels} channels but {w_name} expects {per_group} per group {shapes}")
     if filters % group_count:
         raise ValueError(f"{op}: {filters} filters cannot be split into {group_count} groups {shapes}")
+    out_height, out_width = window.output_size
+    check_memory(op, window.batch * filters * out_height * out_width, f"the result, {window.output_size} pixels each")
     return Conv2dGeometry(
         window.batch,
         window.channels,
@@ -377,6 +387,12 @@ def transposed_size(
     return result[0], result[1]
 
 
+def check_memory(op: str, elements: int, what: str) -> None:
+    """Refuse an array that no address space holds; one that is merely too large for this machine is a MemoryError."""
+    if elements > LARGEST_ARRAY:
+        raise ValueError(f"{op}: {what}, would have {elements:.1e} elements, more than any memory holds")
+
+
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, (tuple, list)) or getattr(value, "ndim", 0) > 0
 
@@ -426,12 +442,44 @@ def _windows_that_can_miss(size: int, stride: int, before: int, outputs: int, sp
     return sorted({*range(leading), *range(trailing, outputs)})
 
 
-def adaptive_windows(size: int, outputs: int) -> list[tuple[slice, slice]]:
-    """Windows of adaptive pooling along one axis, as pairs of (cells read, outputs given).
+@dataclass(frozen=True, slots=True)
+class AdaptiveWindows:
+    """Windows of adaptive pooling along one axis that have the same length.
 
-    Output i reads from ``floor(i * size / outputs)`` to ``ceil((i + 1) * size / outputs)``, PyTorch's rule. Where
-    ``outputs`` divides ``size`` the windows lie side by side, and one entry stands for all of them.
+    Attributes:
+        length: Pixels of each window.
+        outputs: Which outputs they give.
+        cells: The pixels that they read, window after window: laid out in this order the windows lie side by side.
     """
-    if size % outputs == 0:
-        return [(slice(0, size), slice(0, outputs))]
-    return [(slice(i * size // outputs, -(-(i + 1) * size // outputs)), slice(i, i + 1)) for i in range(outputs)]
+
+    length: int
+    outputs: np.ndarray[Any, np.dtype[np.int64]]
+    cells: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def starts(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The first pixel of each window."""
+        return self.cells[:: self.length]
+
+    @property
+    def first_cells(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Where each window begins among the cells."""
+        return np.arange(self.outputs.size) * self.length
+
+
+def adaptive_windows(size: int, outputs: int) -> list[AdaptiveWindows]:
+    """Windows of adaptive pooling along one axis, by their length; there are at most a few lengths.
+
+    Output i reads from ``floor(i * size / outputs)`` to ``ceil((i + 1) * size / outputs)``, PyTorch's rule.
+    """
+    numbers = np.arange(outputs, dtype=np.int64)
+    starts = numbers * size // outputs
+    lengths = -(-(numbers + 1) * size // outputs) - starts
+    return [
+        AdaptiveWindows(
+            int(length),
+            numbers[lengths == length],
+            (starts[lengths == length][:, None] + np.arange(length)).reshape(-1),
+        )
+        for length in np.unique(lengths)
+    ]
