@@ -13,6 +13,7 @@ tell what the numbers in it mean.
 
 import math
 import pickletools
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -300,7 +301,9 @@ def read_pickled_parameters(content: bytes, name: str) -> dict[str, NDArray[Any]
         xpconv.errors.ParameterFileError: params.pkl is not a pickled ... arrays: it asks for 'builtins.eval', ...
     """
     try:
-        return _read(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is no pickle can look like a text with odd escapes
+            return _read(content)
     except ValueError as error:  # of this module, and of pickletools for what is no pickle or only a part of one
         raise ParameterFileError(f"{name} is not a pickled dictionary of NumPy arrays: {error}") from error
 
