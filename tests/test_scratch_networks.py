@@ -25,7 +25,7 @@ def multi_layer_net(**options):
 
 
 def multi_layer_net_extend(**options):
-    return MultiLayerNetExtend(6, [5, 4], 3, use_batchnorm=True, **options)
+    return MultiLayerNetExtend(6, [5, 4], 3, use_batchnorm=True, use_dropout=True, dropout_ration=0.2, **options)
 
 
 def two_layer_net(**options):
@@ -329,6 +329,7 @@ def test_numerical_gradient_leaves_the_network_as_it_was(device):
     with pytest.raises(ValueError, match="labels"):
         net.numerical_gradient(x, t + 9)
     assert list(net.layers) == layers
+    assert net.layers["Affine1"].W is net.params["W1"]
     assert net.dtype == np.float32
     for name, value in {**net.params, **net.state_arrays()}.items():
         assert value.dtype == np.float32
@@ -391,6 +392,12 @@ def test_two_layer_net(device):
     assert net.loss(x, t) == pytest.approx(-np.log(probabilities[range(7), t]).mean(), rel=1e-12)
     assert net.lastLayer is net.last_layer
     np.testing.assert_allclose(xc.to_numpy(net.lastLayer.y), probabilities, rtol=1e-12)
+
+
+def test_two_layer_net_takes_rules_for_its_initial_weights(device):
+    net = TwoLayerNet(400, 100, 300, weight_init_std="he", seed=0, device=device)
+    for name, inputs in (("W1", 400), ("W2", 100)):
+        assert xc.to_numpy(net.params[name]).std() == pytest.approx(math.sqrt(2 / inputs), rel=0.02)
 
 
 @pytest.mark.parametrize("sizes", [(0, 5, 3), (6, 0, 3), (6, 5, 0)])

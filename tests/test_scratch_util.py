@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import assert_close
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xpconv.scratch.layers import Convolution
@@ -109,6 +109,8 @@ def test_shuffle_dataset_refuses_images_without_labels(x, t):
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.integers(0, 4))
+@example(4, 7, 1, 1)
+@example(4, 6, 1, 1)
 def test_conv_output_size_counts_the_places(input_size, filter_size, stride, pad):
     places = range(0, input_size + 2 * pad - filter_size + 1, stride)
     if not places:

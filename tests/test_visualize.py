@@ -105,7 +105,7 @@ def test_scale_and_margin_are_pixels(weights):
 
 
 def test_figures_stay_of_a_size_that_fits_a_screen(rng):
-    for shape in [(1, 1, 3, 3), (30, 1, 5, 5), (64, 1, 3, 3), (16, 16, 3, 3), (6, 3, 9, 2)]:
+    for shape in [(1, 1, 3, 3), (30, 1, 5, 5), (64, 1, 3, 3), (16, 16, 3, 3), (6, 3, 9, 2), (20, 3, 5, 5)]:
         width, height = visualize.filters(rng.normal(size=shape)).get_size_inches()
         assert 1 < width < 9
         assert 1 < height < 13
@@ -243,8 +243,8 @@ def test_a_training_without_a_test_set():
 
 
 def test_points_that_are_not_finite_are_left_out():
-    figure = visualize.training_curves({**HISTORY, "loss": [1.5, float("nan"), 0.25], "test_loss": [None, 0.6, 0.3]})
-    assert curves(figure.axes[0]) == {"training": [[1, 1.5], [3, 0.25]], "test": [[2, 0.6], [3, 0.3]]}
+    figure = visualize.training_curves({**HISTORY, "loss": [1.5, float("nan"), 0.25], "test_loss": [None, 0.6, float("inf")]})
+    assert curves(figure.axes[0]) == {"training": [[1, 1.5], [3, 0.25]], "test": [[2, 0.6]]}
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 1000])
@@ -387,6 +387,8 @@ def test_visualize_filter_draws_every_filter_and_shows_the_figure(shown):
     assert corners(figure)[1][0] - right == pytest.approx(3 / 100)
     wide = visualize_filter.filter_show(weights, nx=15, margin=1, scale=4)
     assert len({left for left, _ in corners(wide)}) == 15
+    left, right, *_ = pictures(wide)[0].get_extent()
+    assert right - left == pytest.approx(5 * 4 / 100)
 
 
 def test_apply_filter_draws_the_first_filters(shown):
@@ -395,7 +397,9 @@ def test_apply_filter_draws_the_first_filters(shown):
     assert shown == [figure]
     assert len(pictures(figure)) == 16
     assert len({left for left, _ in corners(figure)}) == 4
-    assert len(pictures(apply_filter.filter_show(weights, 5, 100))) == 30
+    figure = apply_filter.filter_show(weights, 5, 100)
+    assert len(pictures(figure)) == 30
+    assert len({left for left, _ in corners(figure)}) == 5
     assert len(pictures(apply_filter.filter_show(weights, nx=3, show_num=7))) == 7
 
 

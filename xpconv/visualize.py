@@ -283,7 +283,7 @@ class _Grid:
         columns = min(self.columns, len(self.pictures))
         rows = math.ceil(len(self.pictures) / columns)
         labelled = self.gap is None and len(self.pictures) <= _MOST_LABELS
-        tile = self.tile or self._fitting_tile(rows, columns)
+        tile = self.tile or self._fitting_tile(rows, columns, _LABEL if labelled else 0.0)
         gap = _GAP * tile if self.gap is None else self.gap
         above = _LABEL if labelled else 0.0
         step = (tile + gap, above + tile * self.aspect + gap)  # from one picture to the next, right and down
@@ -312,10 +312,10 @@ class _Grid:
             bar.set_ylabel(quantity, fontsize=8, color=TEXT_COLOR)
         return figure
 
-    def _fitting_tile(self, rows: int, columns: int) -> float:
+    def _fitting_tile(self, rows: int, columns: int, above: float) -> float:
         # As large as the width allows; many rows make pictures smaller too, but not too small to be seen.
         of_width = (_WIDTH - 2 * _MARGIN - _BAR) / (columns * (1 + _GAP))
-        of_height = _HEIGHT / (rows * (1 + _GAP) * self.aspect)
+        of_height = (_HEIGHT / rows - above) / ((1 + _GAP) * self.aspect)
         return min(_LARGEST_TILE, _LARGEST_TILE / self.aspect, of_width, max(of_height, _SMALLEST_TILE))
 
     def _draw_pictures(self, axes: Axes, corners: list[tuple[float, float]], tile: float, shared_scale: bool) -> Any:
@@ -332,7 +332,7 @@ class _Grid:
                 high = max(abs(low), abs(high))
                 low = -high
             image = axes.imshow(
-                np.ma.masked_invalid(picture),
+                picture,
                 cmap=colormaps[colors].with_extremes(bad=LINE_COLOR),
                 vmin=low,
                 vmax=high,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from xpconv.device import Device
 from xpconv.geometry import Pair, integer, window_2d
+from xpconv.initializers import initial_std
 from xpconv.scratch.layers import Affine, Convolution, Dropout, Pooling, Relu
 from xpconv.scratch.network import Network
 
@@ -61,8 +61,8 @@ class DeepConvNet(Network):
         ValueError: A convolution or a pooling that doesn't fit the images.
 
     Notes:
-        Weights start from a normal distribution of standard deviation ``sqrt(2 / n)`` with the number n of inputs (He et
-        al., arXiv:1502.01852). The book drops the scores too, behind the last layer; here they are left alone.
+        Weights start by the rule ``"he"`` of :func:`xpconv.initializers.initial_std`. The book drops the scores too, behind
+        the last layer; here they are left alone.
 
     Example:
         >>> import numpy as np, xpconv as xc
@@ -131,8 +131,8 @@ class DeepConvNet(Network):
             padding=chosen["pad"],
             shape_name="its input's shape",
         )
-        inputs = channels * window.taps
-        W = self.params[f"W{index}"] = self.normal(filters, channels, *window.kernel_size, std=math.sqrt(2 / inputs))
+        std = initial_std(op, "he", channels * window.taps)
+        W = self.params[f"W{index}"] = self.normal(filters, channels, *window.kernel_size, std=std)
         b = self.params[f"b{index}"] = self.constant(filters, value=0)
         self.layers[f"Conv{index}"] = Convolution(W, b, chosen["stride"], chosen["pad"], device=self.device)
         self.layers[f"Relu{index}"] = Relu(device=self.device)
@@ -152,7 +152,7 @@ class DeepConvNet(Network):
         return window.output_size
 
     def _add_affine(self, name: str, index: int, inputs: int, outputs: int) -> None:
-        W = self.params[f"W{index}"] = self.normal(inputs, outputs, std=math.sqrt(2 / inputs))
+        W = self.params[f"W{index}"] = self.normal(inputs, outputs, std=initial_std("DeepConvNet", "he", inputs))
         b = self.params[f"b{index}"] = self.constant(outputs, value=0)
         self.layers[name] = Affine(W, b, device=self.device)
         self.parameters_of[name] = {"W": f"W{index}", "b": f"b{index}"}

@@ -23,6 +23,7 @@ from xpconv.functional import (
 )
 from xpconv.geometry import IntOrPair, Padding
 from xpconv.labels import check_labels
+from xpconv.scratch.functions import sigmoid, softmax, softmax_loss
 
 Array = Any
 
@@ -93,8 +94,6 @@ class Sigmoid:
 
     def forward(self, x: Array) -> Array:
         """Compute ``1 / (1 + exp(-x))``."""
-        from xpconv.scratch.functions import sigmoid
-
         _, (x,) = float_arrays("Sigmoid.forward", self.device, x=x)
         self.out = sigmoid(x)
         return self.out
@@ -206,18 +205,8 @@ class SoftmaxWithLoss:
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"SoftmaxWithLoss: the scores must be (N, classes), none of them 0, got x.shape={x.shape}")
         self.t = asarray(check_labels("SoftmaxWithLoss", t, *x.shape), device=place)
-        xp = place.xp
-        shifted = x - x.max(axis=1, keepdims=True)
-        exponentials = xp.exp(shifted)
-        sums = exponentials.sum(axis=1, keepdims=True)
-        self.y = exponentials / sums
-        log_sums = xp.log(sums[:, 0])
-        if self.t.ndim == 1:
-            losses = log_sums - shifted[xp.arange(x.shape[0]), self.t]
-        else:
-            # A class that isn't asked for adds nothing, even where its score is -inf.
-            losses = log_sums * self.t.sum(axis=1) - xp.where(self.t > 0, self.t * shifted, 0).sum(axis=1)
-        self.loss = float(losses.mean(dtype=np.float64))
+        self.y = softmax(x)
+        self.loss = softmax_loss(x, self.t)
         return self.loss
 
     def backward(self, dout: float = 1) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -30,9 +30,8 @@ class MultiLayerNet(Network):
         hidden_size_list: Outputs of each hidden layer, such as ``[100, 100, 100]``; empty for none.
         output_size: Number of classes.
         activation: ``"relu"`` or ``"sigmoid"``.
-        weight_init_std: Standard deviation of the initial weights, or the name of a rule that sets it by the number n of
-            inputs of a layer: ``"relu"`` or ``"he"`` for ``sqrt(2 / n)`` (He et al., arXiv:1502.01852), ``"sigmoid"`` or
-            ``"xavier"`` for ``sqrt(1 / n)`` (the book's form of Glorot and Bengio's rule).
+        weight_init_std: Standard deviation of the initial weights; or ``"relu"`` or ``"he"``, ``"sigmoid"`` or ``"xavier"``
+            for one that follows from the number of inputs of each layer: see :func:`xpconv.initializers.initial_std`.
         weight_decay_lambda: Strength of the weight decay: ``lambda / 2`` times the sum of the squared weights is added to
             the loss. Biases are left out.
         device: Where to compute; ``"auto"`` takes the best there is.
@@ -78,9 +77,11 @@ class MultiLayerNet(Network):
         self.output_size = integer(op, "output_size", output_size, 1)
         self.hidden_layer_num = len(self.hidden_size_list)
         super().__init__((self.input_size,), device=device, dtype=dtype, seed=seed)
-        self.weight_decay_lambda = _not_negative(op, "weight_decay_lambda", weight_decay_lambda)
+        if not 0 <= weight_decay_lambda < math.inf:
+            raise ValueError(f"{op}: weight_decay_lambda must be at least 0 and finite, got {weight_decay_lambda!r}")
+        self.weight_decay_lambda = float(weight_decay_lambda)
         if activation not in ACTIVATIONS:
-            raise ValueError(f"{op}: activation must be {_one_of(ACTIVATIONS)}, got {activation!r}")
+            raise ValueError(f"{op}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
 
         sizes = [self.input_size, *self.hidden_size_list, self.output_size]
         for index, (inputs, outputs) in enumerate(itertools.pairwise(sizes), 1):
@@ -91,15 +92,3 @@ class MultiLayerNet(Network):
             self.parameters_of[f"Affine{index}"] = {"W": f"W{index}", "b": f"b{index}"}
             if index <= self.hidden_layer_num:
                 self.layers[f"Activation_function{index}"] = ACTIVATIONS[activation](device=self.device)
-
-
-def _not_negative(op: str, name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{op}: {name} must be at least 0 and finite, got {value!r}")
-    return float(value)
-
-
-def _one_of(names: Iterable[str]) -> str:
-    return "one of " + ", ".join(map(repr, names))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from xpconv.device import Device
-from xpconv.scratch.gradient import numerical_gradient
 from xpconv.scratch.layers import BatchNormalization, Dropout
 from xpconv.scratch.multi_layer_net import MultiLayerNet
 
@@ -100,22 +98,3 @@ class MultiLayerNetExtend(MultiLayerNet):
                 self.layers[f"Dropout{index}"] = Dropout(dropout_ration, seed=dropout_seed, device=self.device)
         last = f"Affine{self.hidden_layer_num + 1}"
         self.layers[last] = plain[last]
-
-    def numerical_gradient(self, x: Any, t: Any) -> dict[str, Any]:
-        """Gradient of the training loss by central differences, in float64: slow, and right, to check ``gradient``.
-
-        Batch normalisation uses the statistics of the batch, as ``gradient`` does, and keeps its running ones; dropout drops
-        nothing.
-        """
-        params, dtype, layers, running = self.params, self.dtype, self.layers, self.state_arrays()
-        self.params, self.dtype = {name: value.astype(np.float64) for name, value in params.items()}, np.dtype(np.float64)
-        self.layers = OrderedDict((name, layer) for name, layer in layers.items() if not isinstance(layer, Dropout))
-        try:
-            return {
-                name: numerical_gradient(lambda _: self.loss(x, t, train_flg=True), value)
-                for name, value in self.params.items()
-            }
-        finally:
-            self.params, self.dtype, self.layers = params, dtype, layers
-            self.load_state_arrays(running)
-            self._link()

@@ -16,7 +16,7 @@ from xpconv.files import check_parameters, load_parameters, load_pickled_paramet
 from xpconv.fusion import Block, blocks
 from xpconv.labels import class_indices
 from xpconv.scratch.gradient import numerical_gradient
-from xpconv.scratch.layers import BatchNormalization, Layer, SoftmaxWithLoss
+from xpconv.scratch.layers import BatchNormalization, Dropout, Layer, SoftmaxWithLoss
 
 Array = Any
 
@@ -127,16 +127,22 @@ class Network:
         return self.loss_and_gradient(x, t)[1]
 
     def numerical_gradient(self, x: Array, t: Array) -> dict[str, Array]:
-        """Gradient of the loss by central differences, computed in float64: slow, and right, to check :meth:`gradient`.
+        """Gradient of the training loss by central differences, in float64: slow, and right, to check :meth:`gradient`.
 
-        Dropout drops nothing here, and batch normalisation uses the running statistics.
+        Batch normalisation uses the statistics of the batch, as :meth:`gradient` does, and keeps its running ones; dropout
+        drops nothing.
         """
-        params, dtype = self.params, self.dtype
+        params, dtype, layers, running = self.params, self.dtype, self.layers, self.state_arrays()
         self.params, self.dtype = {name: value.astype(np.float64) for name, value in params.items()}, np.dtype(np.float64)
+        self.layers = OrderedDict((name, layer) for name, layer in layers.items() if not isinstance(layer, Dropout))
         try:
-            return {name: numerical_gradient(lambda _: self.loss(x, t), value) for name, value in self.params.items()}
+            return {
+                name: numerical_gradient(lambda _: self.loss(x, t, train_flg=True), value)
+                for name, value in self.params.items()
+            }
         finally:
-            self.params, self.dtype = params, dtype
+            self.params, self.dtype, self.layers = params, dtype, layers
+            self.load_state_arrays(running)
             self._link()
 
     def accuracy(self, x: Array, t: Array, batch_size: int = 100) -> float:
@@ -167,11 +173,9 @@ class Network:
     def state_arrays(self) -> dict[str, Array]:
         """What the network has learnt besides its parameters: running means and variances, as ``"BatchNorm1/running_mean"``."""
         return {
-            f"{name}/{attribute}": getattr(layer, attribute)
-            for name, layer in self.layers.items()
-            if isinstance(layer, BatchNormalization)
-            for attribute in ("running_mean", "running_var")
-            if getattr(layer, attribute) is not None
+            name: value
+            for name in self._state_names()
+            if (value := getattr(self.layers[name.partition("/")[0]], name.partition("/")[2])) is not None
         }
 
     def load_state_arrays(self, arrays: dict[str, Array]) -> None:
@@ -252,8 +256,13 @@ class Network:
             return 0.0
         return 0.5 * self.weight_decay_lambda * sum(float((self.params[name] ** 2).sum()) for name in self._decayed())
 
+    def _state_names(self) -> list[str]:
+        normalisations = [name for name, layer in self.layers.items() if isinstance(layer, BatchNormalization)]
+        return [f"{name}/{attribute}" for name in normalisations for attribute in ("running_mean", "running_var")]
+
     def _take(self, path: str | Path, loaded: dict[str, np.ndarray[Any, Any]]) -> None:
-        state = self.state_arrays()
+        # A normalisation that has seen no batch has no statistics yet, and takes what the file has.
+        state = {name: loaded[name] for name in self._state_names() if name in loaded} | self.state_arrays()
         expected = {name: value.shape for name, value in {**self.params, **state}.items()}
         check_parameters(path, loaded, expected)
         for name, value in self.params.items():

@@ -7,6 +7,7 @@ from numpy.typing import DTypeLike
 
 from xpconv.device import Device
 from xpconv.geometry import integer
+from xpconv.initializers import initial_std
 from xpconv.scratch.layers import Affine, Relu, SoftmaxWithLoss
 from xpconv.scratch.network import Network
 
@@ -22,7 +23,8 @@ class TwoLayerNet(Network):
         input_size: Numbers in a sample, such as 784 pixels.
         hidden_size: Outputs of the hidden layer.
         output_size: Number of classes.
-        weight_init_std: Standard deviation of the initial weights.
+        weight_init_std: Standard deviation of the initial weights, or ``"he"`` or ``"xavier"`` for one that follows from
+            the number of inputs of each layer; see :func:`xpconv.initializers.initial_std`.
         device: Where to compute; ``"auto"`` takes the best there is.
         dtype: float32 or float64.
         seed: Seed of the initial weights, or None for NumPy's global generator, as in the book.
@@ -32,8 +34,8 @@ class TwoLayerNet(Network):
         layers: ``Affine1, Relu1, Affine2``.
 
     Raises:
-        ValueError: A size below 1.
-        TypeError: A size is no integer.
+        ValueError: A size below 1, or a deviation that is none.
+        TypeError: A size is no integer, or a deviation neither a number nor a name.
 
     Example:
         >>> import numpy as np
@@ -48,7 +50,7 @@ class TwoLayerNet(Network):
         input_size: int,
         hidden_size: int,
         output_size: int,
-        weight_init_std: float = 0.01,
+        weight_init_std: float | str = 0.01,
         *,
         device: str | Device | None = "auto",
         dtype: DTypeLike = np.float32,
@@ -59,9 +61,9 @@ class TwoLayerNet(Network):
         hidden = integer(op, "hidden_size", hidden_size, 1)
         classes = integer(op, "output_size", output_size, 1)
         super().__init__((inputs,), device=device, dtype=dtype, seed=seed)
-        self.params["W1"] = self.normal(inputs, hidden, std=weight_init_std)
+        self.params["W1"] = self.normal(inputs, hidden, std=initial_std(op, weight_init_std, inputs))
         self.params["b1"] = self.constant(hidden, value=0)
-        self.params["W2"] = self.normal(hidden, classes, std=weight_init_std)
+        self.params["W2"] = self.normal(hidden, classes, std=initial_std(op, weight_init_std, hidden))
         self.params["b2"] = self.constant(classes, value=0)
 
         W1, b1, W2, b2 = self.params.values()
