@@ -218,6 +218,11 @@ def _usable(device: str | Device) -> Device:
     name = device.name if isinstance(device, Device) else device
     if not isinstance(name, str):
         raise TypeError(f"device must be a name such as 'numpy', or None, got {device!r}")
+    return _device_of(name)
+
+
+@functools.cache  # what is there stays there; a refusal is not kept
+def _device_of(name: str) -> Device:
     if name == "auto":
         name = next(candidate for candidate in AUTO_ORDER if _status(candidate).available)
     if not re.fullmatch(r"numpy|numba|cudasim|cuda(:\d+)?", name):

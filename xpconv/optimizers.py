@@ -62,8 +62,9 @@ class Optimizer:
         place = get_device(device, *params.values())
         self.iteration += 1
         for name, param in params.items():
-            state = self._state.setdefault(name, {slot: place.xp.zeros_like(param) for slot in self.slots})
-            self._apply(place.kernels, param, grads[name], state)
+            if name not in self._state:
+                self._state[name] = {slot: place.xp.zeros_like(param) for slot in self.slots}
+            self._apply(place.kernels, param, grads[name], self._state[name])
 
     def hyperparameters(self) -> dict[str, float]:
         """The arguments that this optimizer was made with, by name, as they stand now."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ def buffer(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarra
 
     Its content is whatever was left there. The caller must be done with it before it asks for ``name`` again.
     """
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     if size > LARGEST_KEPT_BUFFER:
         return np.empty(shape, dtype)
     kept: dict[str, np.ndarray[Any, Any]] = _local.__dict__.setdefault("buffers", {})
