@@ -31,11 +31,14 @@ def max_pool2d_forward(x: Array, geometry: Window2d, return_indices: bool) -> tu
     indices = np.empty(geometry.y_shape, np.int64) if return_indices else None
     planes, targets = _as_planes(x, geometry), _as_planes(y, geometry)
     index_planes = None if indices is None else _as_planes(indices, geometry)
+    cells, offsets = _first_cells(geometry), _offsets_of_taps(geometry)
 
     def work(chunk: slice) -> None:
         tap = _max_of_windows(planes[chunk], geometry, targets[chunk], with_taps=return_indices)
         if index_planes is not None and tap is not None:
-            np.add(_offsets_of_taps(geometry)[tap], _first_cells(geometry), out=index_planes[chunk])
+            positions = index_planes[chunk]
+            np.take(offsets, tap, out=positions, mode="clip")  # the mode that needs no copy of the output
+            np.add(positions, cells, out=positions)
 
     _for_chunks(work, planes)
     return y, indices
@@ -264,9 +267,10 @@ def _offsets_of_taps(geometry: Window2d) -> Array:
 
 def _mend_taps(planes: Array, geometry: Window2d, maxima: Array, winner: Array) -> None:
     # Two kinds of window were decided wrongly: nothing is greater than NaN, and where all is -inf the padding came first.
-    odd = np.nonzero(~(maxima > -np.inf))
-    if odd[0].size == 0:
+    in_order = maxima > -np.inf
+    if in_order.all():
         return
+    odd = np.nonzero(~in_order)
     plane, out_row, out_column, inner = odd
     value = maxima[odd]
     undecided = np.ones(value.shape, bool)
