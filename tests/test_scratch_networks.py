@@ -547,3 +547,21 @@ def test_a_pickle_that_holds_something_else_is_refused(tmp_path):
     path.write_bytes(pickle.dumps({"W1": print}))
     with pytest.raises(ParameterFileError, match=r"params.pkl is not a pickled dictionary of NumPy arrays"):
         xc.DeepConvNet().load_params(path)
+
+
+def test_layers_that_ran_as_one_do_not_pretend_to_remember_anything():
+    net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0, dtype=np.float64)
+    x, t = np.random.default_rng(0).standard_normal((4, 1, 8, 8)), np.array([0, 1, 2, 0])
+    out = x
+    for layer in net.layers.values():
+        out = layer.forward(out)
+    net.last_layer.forward(out, t)
+    dout = net.last_layer.backward()
+    for layer in reversed(net.layers.values()):
+        dout = layer.backward(dout)
+    by_hand = net.layers["Conv1"].dW
+
+    np.testing.assert_allclose(net.gradient(x, t)["W1"], by_hand, rtol=1e-12)
+    for name in ("Pool1", "Relu1", "Conv1"):  # of the pass by hand: using it now would give the gradient of another batch
+        with pytest.raises(RuntimeError, match="call forward first"):
+            net.layers[name].backward(np.ones(()))

@@ -40,8 +40,8 @@ def blocks(layers: Sequence[Layer]) -> Iterator[Block]:
     position = 0
     while position < len(layers):
         match layers[position : position + 3]:
-            case [Convolution() as convolution, Relu(), Pooling() as pooling]:
-                yield _ConvolutionReluPooling(layers[position : position + 3], convolution, pooling)
+            case [Convolution() as convolution, Relu() as relu, Pooling() as pooling]:
+                yield _ConvolutionReluPooling(convolution, relu, pooling)
                 position += 3
             case [layer, *_]:
                 yield _SingleLayer(layer)
@@ -67,9 +67,9 @@ class _ConvolutionReluPooling:
     # Pooling takes the maximum of the windows first and ReLU follows: the maximum of what ReLU lets through is what ReLU
     # lets through of the maximum, and where that is zero no gradient passes either way.
 
-    def __init__(self, layers: Sequence[Layer], convolution: Convolution, pooling: Pooling) -> None:
-        self.convolution, self.pooling = convolution, pooling
-        self.one_by_one = [_SingleLayer(layer) for layer in layers]
+    def __init__(self, convolution: Convolution, relu: Relu, pooling: Pooling) -> None:
+        self.convolution, self.relu, self.pooling = convolution, relu, pooling
+        self.one_by_one = [_SingleLayer(layer) for layer in (convolution, relu, pooling)]
         self.saved: tuple[Device, tuple[Array, ...], Conv2dGeometry, Window2d] | None = None
 
     def forward(self, x: Array, training: bool) -> Array:
@@ -92,6 +92,8 @@ class _ConvolutionReluPooling:
             if place.kernels.fuses_conv2d_max_pool2d(geometry, window, x.itemsize):
                 y, winners = place.kernels.conv2d_max_pool2d_forward(x, w, b, geometry, window, True)
                 self.saved = (place, (x, w, y, winners), geometry, window)
+                # What the layers remember of an earlier pass is void: their own backward must not use it.
+                convolution.x = self.relu.out = pooling.arg_max = None
                 return y
         for layer in self.one_by_one:
             x = layer.forward(x, training)
