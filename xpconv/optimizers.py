@@ -10,6 +10,7 @@ next update::
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from xpconv.device import Device, get_device
 EPSILON = 1e-7
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What all optimizers share: the learning rate, the count of updates and the state of each parameter.
 
     Attributes:
@@ -105,8 +106,9 @@ class Optimizer:
         self.iteration = int(state["iteration"])
         self._state = loaded
 
+    @abstractmethod
     def _apply(self, kernels: ModuleType, param: Any, grad: Any, state: dict[str, Any]) -> None:
-        raise NotImplementedError(f"{type(self).__name__} has no rule")
+        """Update one parameter and its state in place."""
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.hyperparameters().items())
