@@ -283,3 +283,15 @@ def test_defaults_are_those_of_the_book():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_book_has_the_very_same_classes(name):
     assert getattr(book_optimizers, name) is getattr(xc, name)
+
+
+def test_plain_numbers_are_parameters_too():
+    # As the book compares its optimizers on f(x, y) = x**2 / 20 + y**2.
+    numbers, arrays = {"x": -7.0, "y": np.float64(2.0)}, {"x": np.array(-7.0), "y": np.array(2.0)}
+    one, other = xc.Adam(lr=0.3), xc.Adam(lr=0.3)
+    for _ in range(5):
+        one.update(numbers, {"x": numbers["x"] / 10, "y": 2 * numbers["y"]})
+        other.update(arrays, {"x": arrays["x"] / 10, "y": 2 * arrays["y"]})
+    assert all(type(value) is float for value in numbers.values())
+    assert numbers == {name: float(value) for name, value in arrays.items()}
+    assert numbers["x"] != -7.0

@@ -11,7 +11,7 @@ import pytest
 import reference
 
 import xpconv as xc
-from xpconv.errors import ParameterFileError
+from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import load_parameters, save_parameters
 from xpconv.scratch.multi_layer_net import MultiLayerNet
 from xpconv.scratch.multi_layer_net_extend import MultiLayerNetExtend
@@ -549,19 +549,66 @@ def test_a_pickle_that_holds_something_else_is_refused(tmp_path):
         xc.DeepConvNet().load_params(path)
 
 
-def test_layers_that_ran_as_one_do_not_pretend_to_remember_anything():
+def test_the_layers_backward_works_after_they_ran_as_one():
     net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0, dtype=np.float64)
-    x, t = np.random.default_rng(0).standard_normal((4, 1, 8, 8)), np.array([0, 1, 2, 0])
-    out = x
-    for layer in net.layers.values():
-        out = layer.forward(out)
-    net.last_layer.forward(out, t)
-    dout = net.last_layer.backward()
+    random = np.random.default_rng(0)
+    t = np.array([0, 1, 2, 0])
+    x = random.standard_normal((4, 1, 8, 8))
+    expected = {name: grad.copy() for name, grad in net.gradient(x, t).items()}
+    net.gradient(random.standard_normal((4, 1, 8, 8)), t)
+
+    net.loss(x, t)  # as the book's own ``gradient`` goes through the layers
+    dout = net.last_layer.backward(1)
     for layer in reversed(net.layers.values()):
         dout = layer.backward(dout)
-    by_hand = net.layers["Conv1"].dW
+    assert dout.shape == x.shape
+    for name, layer, attribute in (("W1", "Conv1", "dW"), ("b1", "Conv1", "db"), ("W2", "Affine1", "dW")):
+        np.testing.assert_allclose(getattr(net.layers[layer], attribute), expected[name], rtol=1e-12)
 
-    np.testing.assert_allclose(net.gradient(x, t)["W1"], by_hand, rtol=1e-12)
-    for name in ("Pool1", "Relu1", "Conv1"):  # of the pass by hand: using it now would give the gradient of another batch
-        with pytest.raises(RuntimeError, match="call forward first"):
-            net.layers[name].backward(np.ones(()))
+
+def test_the_device_that_is_named_computes_everything(monkeypatch):
+    monkeypatch.setenv("XPCONV_DEVICE", "cuda")  # not there, and nobody asked for it
+    x, t = np.random.default_rng(0).standard_normal((4, 1, 8, 8)), np.array([0, 1, 2, 0])
+    net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0, device="numpy")
+    xc.Adam().update(net.params, net.gradient(x, t), device=net.device)
+    assert np.isfinite(net.loss(x, t))
+    sigmoid = MultiLayerNetExtend(6, [5], 3, activation="sigmoid", use_dropout=True, use_batchnorm=True, seed=0, device="numpy")
+    assert np.isfinite(sigmoid.loss_and_gradient(np.ones((4, 6)), t)[0])
+
+
+def test_scores_of_nan_have_no_accuracy():
+    net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0)
+    with pytest.raises(TrainingError, match=r"SimpleConvNet.accuracy: the scores of samples 0 to 3 hold NaN"):
+        net.accuracy(np.full((4, 1, 8, 8), np.nan), np.zeros(4, int))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda w: w.astype(np.float64) * 1e300, lambda w: w.astype(np.int8), lambda w: w * np.nan],
+    ids=["too large", "integers", "NaN"],
+)
+def test_numbers_that_the_network_cannot_hold_are_refused_and_change_nothing(spoil, tmp_path):
+    net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0)
+    before = {name: value.copy() for name, value in net.params.items()}
+    save_parameters(tmp_path / "f", {**net.params, "W3": spoil(net.params["W3"])})
+    with pytest.raises(ParameterFileError, match=r"W3 must hold finite numbers"):
+        net.load(tmp_path / "f")
+    for name, value in before.items():
+        np.testing.assert_array_equal(net.params[name], value)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "text"),
+    [
+        (np.ones((4, 64)), ValueError, r"reshape it: x.reshape\(-1, 1, 8, 8\)"),
+        (np.ones((4, 8, 8, 1)), ValueError, r"channels are last, move them: x.transpose\(0, 3, 1, 2\)"),
+        (np.ones((1, 8, 8)), ValueError, r"one sample needs an axis in front"),
+        (np.ones((4, 1, 8, 9)), ValueError, r"got \(4, 1, 8, 9\)$"),
+        (np.ones((4, 1, 8, 8), complex), TypeError, "real numbers, got dtype complex128"),
+        (np.ma.masked_array(np.ones((4, 1, 8, 8))), TypeError, "masked array"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_with_what_would_help(x, error, text):
+    net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0)
+    with pytest.raises(error, match=text):
+        net.predict(x)

@@ -7,6 +7,7 @@ layers (``dW``, ``db``) as its layers one by one; only what they remember betwee
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -92,12 +93,17 @@ class _ConvolutionReluPooling:
             if place.kernels.fuses_conv2d_max_pool2d(geometry, window, x.itemsize):
                 y, winners = place.kernels.conv2d_max_pool2d_forward(x, w, b, geometry, window, True)
                 self.saved = (place, (x, w, y, winners), geometry, window)
-                # What the layers remember of an earlier pass is void: their own backward must not use it.
+                # What the layers remember of an earlier pass is void; should their own backward be called, they run again.
                 convolution.x = self.relu.out = pooling.arg_max = None
+                convolution.replay = self.relu.replay = pooling.replay = functools.partial(self._replay, x)
                 return y
         for layer in self.one_by_one:
             x = layer.forward(x, training)
         return x
+
+    def _replay(self, x: Array) -> None:
+        for layer in self.one_by_one:
+            x = layer.forward(x, True)
 
     def backward(self, dout: Array, input_gradient: bool) -> Array:
         if self.saved is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -38,11 +38,11 @@ class Optimizer(ABC):
         self.iteration = 0
         self._state: dict[str, dict[str, Any]] = {}
 
-    def update(self, params: Mapping[str, Any], grads: Mapping[str, Any], device: str | Device | None = None) -> None:
+    def update(self, params: MutableMapping[str, Any], grads: Mapping[str, Any], device: str | Device | None = None) -> None:
         """Update every parameter in place.
 
         Args:
-            params: Parameters by name; writable float arrays.
+            params: Parameters by name; writable float arrays, or plain numbers, whose entries are replaced.
             grads: Their gradients by the same names, of the same shapes.
             device: Where to compute; None follows the arrays.
 
@@ -54,18 +54,21 @@ class Optimizer(ABC):
             raise ValueError(
                 f"{op}: parameters and gradients must have the same names, got {sorted(params)} and {sorted(grads)}"
             )
-        for name, param in params.items():
+        arrays = {name: param if _is_array(param) else np.array(param, dtype=np.float64) for name, param in params.items()}
+        for name, param in arrays.items():
             if np.shape(grads[name]) != param.shape:
                 raise ValueError(f"{op}: grads[{name!r}].shape must be {param.shape}, got {np.shape(grads[name])}")
             known = self._state.get(name)
             if known is not None and any(array.shape != param.shape for array in known.values()):
                 raise ValueError(f"{op}: {name!r} has the shape {param.shape}, at earlier updates it had another")
-        place = get_device(device, *params.values())
+        place = get_device(device, *arrays.values())
         self.iteration += 1
-        for name, param in params.items():
+        for name, param in arrays.items():
             if name not in self._state:
                 self._state[name] = {slot: place.xp.zeros_like(param) for slot in self.slots}
-            self._apply(place.kernels, param, grads[name], self._state[name])
+            self._apply(place.kernels, param, place.xp.asarray(grads[name]), self._state[name])
+            if param is not params[name]:
+                params[name] = float(param)
 
     def hyperparameters(self) -> dict[str, float]:
         """The arguments that this optimizer was made with, by name, as they stand now."""
@@ -233,6 +236,10 @@ class Adam(Optimizer):
     def _apply(self, kernels: ModuleType, param: Any, grad: Any, state: dict[str, Any]) -> None:
         corrected = self.lr * math.sqrt(1 - self.beta2**self.iteration) / (1 - self.beta1**self.iteration)
         kernels.adam_update(param, grad, state["m"], state["v"], corrected, self.beta1, self.beta2, EPSILON)
+
+
+def _is_array(param: Any) -> bool:
+    return hasattr(param, "shape") and not isinstance(param, np.generic)
 
 
 def _positive(op: str, name: str, value: float) -> float:

@@ -45,11 +45,12 @@ def identity_function(x: Any) -> Any:
     return x
 
 
-def step_function(x: Any) -> Any:
+def step_function(x: Any, device: str | Device | None = None) -> Any:
     """1 where ``x`` is above 0, else 0.
 
     Args:
         x: An array, or a number.
+        device: Where to compute; None follows the arrays.
 
     Returns:
         int64, of the shape of ``x``.
@@ -63,15 +64,16 @@ def step_function(x: Any) -> Any:
         >>> step_function(np.array([-1.0, 0.0, 2.0]))
         array([0, 0, 1])
     """
-    _, x = _floats("step_function", x)
+    _, x = _floats("step_function", device, x)
     return (x > 0).astype(np.int64)
 
 
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Any, device: str | Device | None = None) -> Any:
     """``1 / (1 + exp(-x))``, without overflow.
 
     Args:
         x: An array, or a number.
+        device: Where to compute; None follows the arrays.
 
     Returns:
         Floats of the shape of ``x``.
@@ -85,16 +87,17 @@ def sigmoid(x: Any) -> Any:
         >>> sigmoid(np.array([-1000.0, 0.0, 2.0])).round(4)
         array([0.    , 0.5   , 0.8808])
     """
-    place, x = _floats("sigmoid", x)
+    place, x = _floats("sigmoid", device, x)
     decay = place.xp.exp(-abs(x))
     return place.xp.where(x >= 0, 1, decay) / (1 + decay)
 
 
-def sigmoid_grad(x: Any) -> Any:
+def sigmoid_grad(x: Any, device: str | Device | None = None) -> Any:
     """Derivative of :func:`sigmoid`: ``sigmoid(x) * (1 - sigmoid(x))``, without its loss of digits for large ``x``.
 
     Args:
         x: An array, or a number: the argument of the sigmoid, not its value.
+        device: Where to compute; None follows the arrays.
 
     Returns:
         Floats of the shape of ``x``.
@@ -108,16 +111,17 @@ def sigmoid_grad(x: Any) -> Any:
         >>> sigmoid_grad(np.array([0.0, 50.0]))
         array([2.50000000e-01, 1.92874985e-22])
     """
-    place, x = _floats("sigmoid_grad", x)
+    place, x = _floats("sigmoid_grad", device, x)
     decay = place.xp.exp(-abs(x))
     return decay / (1 + decay) ** 2
 
 
-def relu(x: Any) -> Any:
+def relu(x: Any, device: str | Device | None = None) -> Any:
     """``max(x, 0)``; NaN stays NaN.
 
     Args:
         x: An array, or a number.
+        device: Where to compute; None follows the arrays.
 
     Returns:
         Floats of the shape of ``x``.
@@ -131,15 +135,16 @@ def relu(x: Any) -> Any:
         >>> relu(np.array([-1.0, 0.0, 2.0]))
         array([0., 0., 2.])
     """
-    place, x = _floats("relu", x)
+    place, x = _floats("relu", device, x)
     return place.xp.maximum(x, 0)
 
 
-def relu_grad(x: Any) -> Any:
+def relu_grad(x: Any, device: str | Device | None = None) -> Any:
     """Derivative of :func:`relu`: 1 where ``x`` is above 0, else 0, at 0 too, as ``Relu.backward`` has it.
 
     Args:
         x: An array, or a number.
+        device: Where to compute; None follows the arrays.
 
     Returns:
         Floats of the shape of ``x``.
@@ -153,15 +158,16 @@ def relu_grad(x: Any) -> Any:
         >>> relu_grad(np.array([-1.0, 0.0, 2.0]))
         array([0., 0., 1.])
     """
-    _, x = _floats("relu_grad", x)
+    _, x = _floats("relu_grad", device, x)
     return (x > 0).astype(x.dtype)
 
 
-def softmax(x: Any) -> Any:
+def softmax(x: Any, device: str | Device | None = None) -> Any:
     """``exp(x) / sum(exp(x))`` along the last axis, without overflow.
 
     Args:
         x: Scores, (..., classes).
+        device: Where to compute; None follows the arrays.
 
     Returns:
         Probabilities, of the shape of ``x``; along the last axis they sum to 1.
@@ -176,17 +182,18 @@ def softmax(x: Any) -> Any:
         >>> softmax(np.array([0.3, 2.9, 4.0])).round(4)
         array([0.0182, 0.2452, 0.7366])
     """
-    place, x = _floats("softmax", x)
+    place, x = _floats("softmax", device, x)
     weights = place.xp.exp(_below_maximum("softmax", "x", x))
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def sum_squared_error(y: Any, t: Any) -> float:
+def sum_squared_error(y: Any, t: Any, device: str | Device | None = None) -> float:
     """Half the sum of the squared differences, over all entries.
 
     Args:
         y: What a network gives, of any shape.
         t: What it should give, of the same shape.
+        device: Where to compute; None follows the arrays.
 
     Raises:
         ValueError: The shapes differ; nothing is broadcast.
@@ -197,15 +204,16 @@ def sum_squared_error(y: Any, t: Any) -> float:
         >>> sum_squared_error([0.5, 0.5], [0.0, 1.0])
         0.25
     """
-    return _sum_squared_error("sum_squared_error", y, t)
+    return _sum_squared_error("sum_squared_error", device, y, t)
 
 
-def mean_squared_error(y: Any, t: Any) -> float:
+def mean_squared_error(y: Any, t: Any, device: str | Device | None = None) -> float:
     """The name of :func:`sum_squared_error` in the book's Korean edition: half the sum, and not the mean.
 
     Args:
         y: What a network gives, of any shape.
         t: What it should give, of the same shape.
+        device: Where to compute; None follows the arrays.
 
     Raises:
         ValueError, TypeError: As :func:`sum_squared_error`.
@@ -215,16 +223,17 @@ def mean_squared_error(y: Any, t: Any) -> float:
         >>> mean_squared_error([0.5, 0.5], [0.0, 1.0])
         0.25
     """
-    return _sum_squared_error("mean_squared_error", y, t)
+    return _sum_squared_error("mean_squared_error", device, y, t)
 
 
-def cross_entropy_error(y: Any, t: Any) -> float:
+def cross_entropy_error(y: Any, t: Any, device: str | Device | None = None) -> float:
     """Mean of ``-log(y[label])`` over the samples; for labels that are probabilities, of ``-sum(t * log(y))``.
 
     Args:
         y: Probabilities, (N, classes), as :func:`softmax` gives them; or of one sample, (classes,).
         t: Labels: classes, (N,) or (N, 1), or probabilities such as one-hot rows, (N, classes). For one sample the class,
             or its row.
+        device: Where to compute; None follows the arrays.
 
     Raises:
         ValueError: Shapes that do not fit, labels that are none, or ``y`` not between 0 and 1.
@@ -242,7 +251,7 @@ def cross_entropy_error(y: Any, t: Any) -> float:
         0.5108
     """
     op = "cross_entropy_error"
-    place, y = _floats(op, y, "y")
+    place, y = _floats(op, device, y, "y")
     y, labels = _samples(op, place, "y", y, t)
     if (y < 0).any() or (y > 1 + _ROUNDING).any():
         raise ValueError(f"{op}: y must be probabilities, got values from {y.min()} to {y.max()}; see softmax_loss for scores")
@@ -250,12 +259,13 @@ def cross_entropy_error(y: Any, t: Any) -> float:
     return float(-_of_labels(place, logarithms, labels).mean(dtype=np.float64))
 
 
-def softmax_loss(X: Any, t: Any) -> float:
+def softmax_loss(X: Any, t: Any, device: str | Device | None = None) -> float:
     """Cross entropy of the softmax of scores, computed from the scores: ``mean(log(sum(exp(X))) - X[label])``.
 
     Args:
         X: Scores, (N, classes), or of one sample, (classes,).
         t: Labels, as for :func:`cross_entropy_error`.
+        device: Where to compute; None follows the arrays.
 
     Raises:
         ValueError: Shapes that do not fit, or labels that are none.
@@ -270,15 +280,15 @@ def softmax_loss(X: Any, t: Any) -> float:
         1000.0
     """
     op = "softmax_loss"
-    place, X = _floats(op, X, "X")
+    place, X = _floats(op, device, X, "X")
     X, labels = _samples(op, place, "X", X, t)
     scores = _below_maximum(op, "X", X)
     logarithms = scores - place.xp.log(place.xp.exp(scores).sum(axis=-1, keepdims=True))
     return float(-_of_labels(place, logarithms, labels).mean(dtype=np.float64))
 
 
-def _floats(op: str, value: Any, name: str = "x") -> tuple[Device, Any]:
-    place, (array,) = float_arrays(op, None, **{name: value})
+def _floats(op: str, device: str | Device | None, value: Any, name: str = "x") -> tuple[Device, Any]:
+    place, (array,) = float_arrays(op, device, **{name: value})
     return place, array
 
 
@@ -288,8 +298,8 @@ def _below_maximum(op: str, name: str, x: Any) -> Any:
     return x - x.max(axis=-1, keepdims=True)
 
 
-def _sum_squared_error(op: str, y: Any, t: Any) -> float:
-    _, (given, wanted) = float_arrays(op, None, y=y, t=t)
+def _sum_squared_error(op: str, device: str | Device | None, y: Any, t: Any) -> float:
+    _, (given, wanted) = float_arrays(op, device, y=y, t=t)
     if given.shape != wanted.shape:
         raise ValueError(f"{op}: y and t must have the same shape, got y.shape={given.shape} and t.shape={wanted.shape}")
     difference = given - wanted

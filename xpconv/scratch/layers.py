@@ -8,6 +8,7 @@ return: the first layer of a network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +42,24 @@ class Layer(Protocol):
         """Compute the gradient of the input from the gradient of the output."""
 
 
-class Relu:
+class Fusible:
+    """A layer that can run as part of a block (:mod:`xpconv.fusion`), which remembers nothing for it.
+
+    Attributes:
+        replay: Set by the block: runs its layers one by one on the input that the block had, so that each remembers what
+            its own ``backward`` needs, should somebody call that.
+    """
+
+    replay: Callable[[], object] | None = None
+
+    def recall(self, name: str) -> Array:
+        """What ``forward`` left in the attribute ``name``, replayed if the layer ran in a block."""
+        if getattr(self, name) is None and self.replay is not None:
+            self.replay()
+        return _remembered(type(self).__name__, getattr(self, name))
+
+
+class Relu(Fusible):
     """Rectified linear unit: ``max(x, 0)``, with gradient 0 at 0.
 
     Args:
@@ -64,12 +82,13 @@ class Relu:
     def forward(self, x: Array) -> Array:
         """Compute ``max(x, 0)``; NaN stays NaN."""
         place, (x,) = float_arrays("Relu.forward", self.device, x=x)
+        self.replay = None
         self.out = place.kernels.relu_forward(x)
         return self.out
 
     def backward(self, dout: Array) -> Array:
         """Let the gradient through where the output is positive; ``dout`` itself is not changed."""
-        out = _remembered("Relu", self.out)
+        out = self.recall("out")
         place, (dout,) = float_arrays("Relu.backward", self.device, dout=dout)
         _check_gradient("Relu", dout, out.shape)
         return place.kernels.relu_backward(dout, out.astype(dout.dtype, copy=False))
@@ -94,8 +113,8 @@ class Sigmoid:
 
     def forward(self, x: Array) -> Array:
         """Compute ``1 / (1 + exp(-x))``."""
-        _, (x,) = float_arrays("Sigmoid.forward", self.device, x=x)
-        self.out = sigmoid(x)
+        place, (x,) = float_arrays("Sigmoid.forward", self.device, x=x)
+        self.out = sigmoid(x, place)
         return self.out
 
     def backward(self, dout: Array) -> Array:
@@ -205,8 +224,8 @@ class SoftmaxWithLoss:
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"SoftmaxWithLoss: the scores must be (N, classes), none of them 0, got x.shape={x.shape}")
         self.t = asarray(check_labels("SoftmaxWithLoss", t, *x.shape), device=place)
-        self.y = softmax(x)
-        self.loss = softmax_loss(x, self.t)
+        self.y = softmax(x, place)
+        self.loss = softmax_loss(x, self.t, place)
         return self.loss
 
     def backward(self, dout: float = 1) -> Array:
@@ -363,7 +382,7 @@ class BatchNormalization:
         return ((0,), (1, -1)) if x.ndim == 2 else ((0, 2, 3), (1, -1, 1, 1))
 
 
-class Convolution:
+class Convolution(Fusible):
     """Convolution of images (N, C, H, W), with the book's arguments.
 
     Args:
@@ -397,12 +416,12 @@ class Convolution:
 
     def forward(self, x: Array) -> Array:
         """Convolve; see :func:`xpconv.conv2d`."""
-        self.x = x
+        self.x, self.replay = x, None
         return conv2d(x, self.W, self.bias(), stride=self.stride, padding=self.pad, device=self.device)
 
     def backward(self, dout: Array, input_gradient: bool = True) -> Array:
         """Compute ``dW``, ``db`` and, unless not asked for, the gradient of the images."""
-        x = _remembered("Convolution", self.x)
+        x = self.recall("x")
         shape = np.shape(self.W)
         self.dW, self.db = conv2d_backward_weight(x, dout, shape, stride=self.stride, padding=self.pad, device=self.device)
         if not input_gradient:
@@ -416,7 +435,7 @@ class Convolution:
         return self.b
 
 
-class Pooling:
+class Pooling(Fusible):
     """Maximum pooling of images (N, C, H, W), with the book's arguments.
 
     Args:
@@ -456,12 +475,12 @@ class Pooling:
             return_indices=True,
             device=self.device,
         )
-        self.x_shape = np.shape(x)
+        self.x_shape, self.replay = np.shape(x), None
         return y
 
     def backward(self, dout: Array) -> Array:
         """Give each gradient to the pixel that its maximum came from."""
-        arg_max = _remembered("Pooling", self.arg_max)
+        arg_max = self.recall("arg_max")
         return max_pool2d_backward(
             dout,
             arg_max,

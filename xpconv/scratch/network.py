@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from xpconv.arrays import FLOAT_DTYPES
+from xpconv.arrays import FLOAT_DTYPES, as_array
 from xpconv.device import Device, asarray, get_device, to_numpy
+from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import check_parameters, load_parameters, load_pickled_parameters, save_parameters
 from xpconv.fusion import Block, blocks
+from xpconv.geometry import integer
 from xpconv.labels import class_indices
 from xpconv.scratch.gradient import numerical_gradient
 from xpconv.scratch.layers import BatchNormalization, Dropout, Layer, SoftmaxWithLoss
@@ -155,18 +157,19 @@ class Network:
 
         Raises:
             ValueError: No samples, or labels that do not fit.
+            TrainingError: Scores that are NaN, which no label is right or wrong for.
         """
-        samples = len(x)
-        if samples == 0 or batch_size < 1:
-            raise ValueError(
-                f"{type(self).__name__}.accuracy: needs at least one sample and a batch_size of at least 1, "
-                f"got {samples} samples and batch_size={batch_size}"
-            )
+        op = f"{type(self).__name__}.accuracy"
+        samples, batch_size = len(x), integer(op, "batch_size", batch_size, 1)
+        if samples == 0:
+            raise ValueError(f"{op}: needs at least one sample, got x.shape={np.shape(x)}")
         right, labels = 0, None
         for start in range(0, samples, batch_size):
             scores = to_numpy(self.predict(x[start : start + batch_size]))
             if labels is None:
-                labels = class_indices(f"{type(self).__name__}.accuracy", t, samples, scores.shape[1])
+                labels = class_indices(op, t, samples, scores.shape[1])
+            if np.isnan(scores).any():
+                raise TrainingError(f"{op}: the scores of samples {start} to {start + len(scores) - 1} hold NaN")
             right += int((scores.argmax(axis=1) == labels[start : start + batch_size]).sum())
         return right / samples
 
@@ -227,20 +230,29 @@ class Network:
         return params
 
     def _forward(self, x: Array, train_flg: bool) -> tuple[Array, list[Block]]:
-        shape = np.shape(x)
-        if shape[1:] != self.input_shape or not shape:
-            hint = f"; reshape it: x.reshape(-1, {', '.join(map(str, self.input_shape))})" if self._reshapes(shape) else ""
+        op = type(self).__name__
+        images = as_array(op, "x", x)
+        if images.dtype.kind not in "biuf":
+            raise TypeError(f"{op}: x must hold real numbers, got dtype {images.dtype}")
+        if images.ndim == 0 or images.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, ("N", *self.input_shape)))
-            raise ValueError(f"{type(self).__name__}: x must have the shape ({expected}), got {shape}{hint}")
+            raise ValueError(f"{op}: x must have the shape ({expected}), got {images.shape}{self._hint(images.shape)}")
         self._link()
         chain = list(blocks(list(self.layers.values())))
-        out = asarray(x, device=self.device, dtype=self.dtype)
+        out = asarray(images, device=self.device, dtype=self.dtype)
         for block in chain:
             out = block.forward(out, train_flg)
         return out, chain
 
-    def _reshapes(self, shape: tuple[int, ...]) -> bool:
-        return bool(shape) and int(np.prod(shape)) % int(np.prod(self.input_shape)) == 0
+    def _hint(self, shape: tuple[int, ...]) -> str:
+        if shape == self.input_shape:
+            return "; one sample needs an axis in front: x[None]"
+        flat = 1 in (len(shape) - 1, len(self.input_shape))  # of either, the order of the pixels is clear
+        if flat and shape and np.prod(shape[1:]) == np.prod(self.input_shape):
+            return f"; reshape it: x.reshape(-1, {', '.join(map(str, self.input_shape))})"
+        if len(shape) == 4 and (shape[3], *shape[1:3]) == self.input_shape:
+            return "; its channels are last, move them: x.transpose(0, 3, 1, 2)"
+        return ""
 
     def _link(self) -> None:
         # The layers compute with what is in params now, also where an entry was replaced.
@@ -265,6 +277,14 @@ class Network:
         state = {name: loaded[name] for name in self._state_names() if name in loaded} | self.state_arrays()
         expected = {name: value.shape for name, value in {**self.params, **state}.items()}
         check_parameters(path, loaded, expected)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is refused
+            converted = {name: loaded[name].astype(self.dtype) for name in expected}
+        for name, value in converted.items():
+            if loaded[name].dtype.kind != "f" or not np.isfinite(value).all():
+                raise ParameterFileError(
+                    f"{path}: {name} must hold finite numbers of a floating dtype, for a network of {self.dtype}; "
+                    f"it has the dtype {loaded[name].dtype}"
+                )
         for name, value in self.params.items():
-            value[...] = asarray(loaded[name], device=self.device)
-        self.load_state_arrays({name: loaded[name] for name in state})
+            value[...] = asarray(converted[name], device=self.device)
+        self.load_state_arrays({name: converted[name] for name in state})
