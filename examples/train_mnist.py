@@ -6,14 +6,26 @@ python examples/train_mnist.py --epochs 20 --output curves.png
 import argparse
 
 import xpconv as xc
+from xpconv.files import check_writable
+
+
+def positive_int(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a convolutional network on MNIST and draw how it learnt.")
-    parser.add_argument("--epochs", type=int, default=20, help="how often to visit every image (default: %(default)s)")
+    parser.add_argument("--epochs", type=positive_int, default=20, help="how often to visit every image (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="where to compute (default: %(default)s)")
     parser.add_argument("--output", default="curves.png", help="picture to write (default: %(default)s)")
     args = parser.parse_args()
+    try:
+        check_writable(args.output)  # now, not after the training
+    except OSError as error:
+        parser.error(f"argument --output: {error}")
 
     # 5,000 digits to learn from and 1,000 to test on come with xpconv; load_mnist("full") gets all 70,000.
     train, test = xc.datasets.load_mnist()

@@ -152,11 +152,14 @@ def test_resuming_ends_where_one_run_would(run, small_data, tmp_path):
     assert json.loads((tmp_path / "j").read_text())["epochs"] == 3
 
 
-def test_resuming_what_is_finished_changes_nothing(run, small_data):
-    first = run("train", "--epochs", "1", "--checkpoint", "c")
+@pytest.mark.parametrize(("done", "told"), [(1, "1 epoch"), (2, "2 epochs")])
+def test_resuming_what_is_finished_changes_nothing(run, small_data, done, told):
+    first = run("train", "--epochs", str(done), "--checkpoint", "c")
+    assert first[1][0].endswith(f", {told}")
     code, out, _ = run("train", "--epochs", "1", "--checkpoint", "c", "--resume")
     assert code == 0
-    assert out[-1] == first[1][-1]
+    assert out[0].endswith(f", nothing left to do: the checkpoint has {told}, --epochs is 1")
+    assert out[1:] == first[1][-1:]
 
 
 def test_plain_text_without_colour(run, small_data):
@@ -244,6 +247,11 @@ def test_ctrl_c_while_the_data_is_read(run, monkeypatch):
         (["--data", ""], 'data must be "bundled", "full" or a directory'),
         (["--plot", "curves"], "--plot"),
         (["--plot", "curves.doc"], "the name must end in one of .*.png.*got 'curves.doc'"),
+        *[
+            (["--plot", f"o.{name}"], f"one of .png, .svg, .pdf, .jpg, .jpeg, .webp, .tif, .tiff, got 'o.{name}'")
+            for name in ("pgf", "ps", "eps", "raw", "rgba", "svgz")
+        ],
+        *[([option, ""], f"^error: {option}: the path is empty$") for option in ("--save", "--plot", "--json", "--checkpoint")],
         (["--resume"], "--resume needs --checkpoint"),
         (["--save", "a", "--json", "./a"], "--save and --json name the same file"),
         (["--colour"], "colour"),
@@ -328,6 +336,50 @@ def test_a_full_disk_costs_what_was_written_there_alone(run, small_data, monkeyp
     assert one_line(err) == "error: the parameters could not be written to net: No space left on device\n"
     assert out[-1].startswith("test accuracy ")
     assert [path.name for path in tmp_path.iterdir()] == ["j"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("xelatex\nnot found"), KeyError("WEBP"), OSError(errno.ENOSPC, "no space")])
+def test_a_drawing_that_fails_costs_the_curves_alone(run, small_data, monkeypatch, tmp_path, error):
+    figure = pytest.importorskip("matplotlib.figure")
+
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(figure.Figure, "savefig", fails)
+    code, out, err = run("train", "--epochs", "1", "--plot", "p.png", "--json", "j")
+    assert code == 1
+    assert one_line(err).startswith("error: the curves could not be written to p.png: ")
+    assert out[-1].startswith("test accuracy ")
+    assert [path.name for path in tmp_path.iterdir()] == ["j"]
+
+
+@pytest.mark.parametrize("suffix", cli.PLOT_FORMATS)
+def test_every_format_of_a_plot_can_be_written(suffix, tmp_path):
+    pyplot = pytest.importorskip("matplotlib.figure")
+    path = tmp_path / f"p{suffix}"
+    xc.visualize.save(pyplot.Figure(figsize=(1, 1)), path)
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize("device", ["auto", "numpy"])
+def test_a_default_device_that_is_unknown(run, monkeypatch, device):
+    monkeypatch.setenv("XPCONV_DEVICE", "gpu")
+    code, out, err = run("train", "--epochs", "1", "--device", device)
+    assert (code, out) == (1, [])
+    assert re.search("unknown device 'gpu'.*named by the environment variable XPCONV_DEVICE", one_line(err))
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize("words", [["train", "--epochs", "1"], ["doctor"], ["--version"], ["--help"]])
+def test_an_output_that_is_full(words):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with pathlib.Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "xpconv", *words],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, env=environment, check=False,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert one_line(result.stderr) == "error: standard output: No space left on device\n"
 
 
 def test_a_full_disk_under_the_checkpoint(run, small_data, monkeypatch, tmp_path):

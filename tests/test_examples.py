@@ -1,6 +1,7 @@
 """The examples run, write their picture and say so."""
 
 import pathlib
+import re
 import runpy
 import sys
 
@@ -40,3 +41,22 @@ def test_help(example, monkeypatch, capsys):
         runpy.run_path(str(example), run_name="__main__")
     assert end.value.code == 0
     assert "--epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "0"], "argument --epochs: invalid positive_int value: '0'"),
+        (["--output", "nowhere/picture.png"], "argument --output: .*no such directory: '.*nowhere'"),
+    ],
+)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_what_cannot_be_done_is_refused_before_the_training(example, words, message, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(xc.datasets, "load_mnist", lambda: pytest.fail("known before the training"))
+    monkeypatch.setattr(sys, "argv", [str(example), *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(example), run_name="__main__")
+    assert end.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []

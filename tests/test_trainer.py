@@ -442,6 +442,39 @@ def test_a_gradient_whose_square_overflows_is_finite():
     np.testing.assert_allclose(network.params["W"], [-1.0])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("test", [None, numbered(3)])
+def test_scores_that_are_not_finite_are_no_accuracy(bad, test):
+    class Diverges(Spy):
+        def predict(self, x):
+            scores = super().predict(x)
+            if len(self.batches) == 4:  # after the second epoch
+                scores[-1, 1] = bad
+            return scores
+
+    network = Diverges()
+    trainer = quiet(network, numbered(4), test, epochs=3, batch_size=2, optimizer=xc.SGD(lr=1))
+    message = r"Trainer: the network's scores hold NaN or infinity after epoch 2 \(learning rate too large\?.*SGD\(lr=1.0\)"
+    with pytest.raises(TrainingError, match=message):
+        trainer.run()
+    assert network.params["W"].tolist() == [-8.0]
+    assert trainer.history["epoch"] == [1]
+    assert [len(column) for column in trainer.history.values()] == [1] * len(HISTORY_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("steps", "moment"), [(0, "before epoch 1"), (1, "after step 1 of 2 of epoch 1"), (2, "after epoch 1")]
+)
+def test_scores_that_are_not_finite_are_told_with_their_moment(steps, moment):
+    network = Spy()
+    trainer = quiet(network, numbered(4), batch_size=2)
+    for _ in range(steps):
+        trainer.step()
+    network.predict = lambda x: np.full((len(x), 3), np.nan, np.float32)
+    with pytest.raises(TrainingError, match=f"NaN or infinity {moment} "):
+        trainer.evaluate()
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow
 def test_a_step_that_fails_leaves_running_statistics_as_they_were():
     network = MultiLayerNetExtend(4, [5], 3, use_batchnorm=True, seed=0)

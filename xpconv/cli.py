@@ -27,6 +27,9 @@ _T = TypeVar("_T")
 
 FAILURE, WRONG_COMMAND, INTERRUPTED = 1, 2, 130
 
+# What matplotlib writes with what is installed with it: .pgf needs TeX, .raw and .rgba are no pictures that anything opens.
+PLOT_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+
 app = typer.Typer(
     name="xpconv",
     help="Convolution and pooling networks on plain arrays.",
@@ -63,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(args=words or ["--help"], prog_name="xpconv", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can be told that it fails
     except _Failed as failure:
         if str(failure):
             _complain(str(failure))
@@ -70,11 +75,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _CommandLineError as error:
         _complain(error.format_message())
         return WRONG_COMMAND
+    except BrokenPipeError:
+        raise  # who read our output is gone: nobody to tell
+    except OSError as error:  # those of files are told where they are written
+        _complain(f"standard output: {_describe(error)}")
+        return FAILURE
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
         _complain("interrupted")
     return int(code or 0)
+
+
+def _path_of(option: str) -> Callable[[str], Path]:
+    def path(text: str) -> Path:
+        if not text:  # Path("") would be the working directory
+            raise _Failed(f"{option}: the path is empty", WRONG_COMMAND)
+        return Path(text)
+
+    return path
 
 
 def _print_version(wanted: bool) -> None:
@@ -114,13 +133,23 @@ def train(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of the first weights and of the order of the images.")
     ] = 0,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the learnt parameters here (safetensors).")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw loss and accuracy here: .png, .svg, .pdf ...")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results here.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(parser=_path_of("--save"), metavar="FILE", help="Write the learnt parameters here (safetensors)."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(parser=_path_of("--plot"), metavar="FILE", help="Draw loss and accuracy here: .png, .svg, .pdf ..."),
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", parser=_path_of("--json"), metavar="FILE", help="Write the results here.")
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write here after every epoch and on Ctrl-C what --resume needs. An older file is replaced."
+            parser=_path_of("--checkpoint"),
+            metavar="FILE",
+            help="Write here after every epoch and on Ctrl-C what --resume needs. An older file is replaced.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the file of --checkpoint.")] = False,
@@ -140,16 +169,17 @@ def train(
 
     net = trainer.network
     parameters = sum(array.size for array in net.params.values())
-    plan = f"going on after {trainer.epoch} of {epochs} epochs" if resume else f"{epochs} epochs"
+    plan = _count_epochs(epochs)
+    if resume and trainer.epoch >= epochs:
+        plan = f"nothing left to do: the checkpoint has {_count_epochs(trainer.epoch)}, --epochs is {epochs}"
+    elif resume:
+        plan = f"going on after {trainer.epoch} of {plan}"
     _say(f"{type(net).__name__} with {parameters:,} parameters on device {net.device}, {plan}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # overflow ends in a loss that is not finite, and in one clear line
         _reported(trainer.run)
-
-    failures = []
-    if save is not None:
-        failures += _write("parameters", save, lambda: net.save(save))
-    result = _result(trainer)
+        failures = [] if save is None else _write("parameters", save, lambda: net.save(save))
+        result = _reported(lambda: _result(trainer))
     if json_path is not None:
         failures += _write("results", json_path, lambda: _write_json(json_path, result))
     if plot is not None and trainer.epoch:
@@ -167,6 +197,12 @@ def train(
 def _trainer(device: str, data: str, epochs: int, batch_size: int, lr: float, seed: int, checkpoint: Path | None) -> Trainer:
     import xpconv as xc
 
+    try:
+        xc.default_device()  # where images are before they are moved to the network's device
+    except XpconvError:
+        raise
+    except ValueError as error:  # XPCONV_DEVICE is wrong, not the command
+        raise _Failed(str(error)) from None
     try:
         optimizer = xc.Adam(lr)
     except ValueError as error:
@@ -215,8 +251,12 @@ def _draw(trainer: Trainer, path: Path) -> None:
     from xpconv import visualize
 
     net = trainer.network
-    title = f"{type(net).__name__} on MNIST, {len(trainer.history['epoch'])} epochs"
+    title = f"{type(net).__name__} on MNIST, {_count_epochs(trainer.epoch)}"
     visualize.save(visualize.training_curves(trainer.history, title=title), path)
+
+
+def _count_epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 # ---- xpconv doctor -----------------------------------------------------------------------------------------------------
@@ -224,7 +264,9 @@ def _draw(trainer: Trainer, path: Path) -> None:
 
 @app.command()
 def doctor(
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here, too.")] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", parser=_path_of("--json"), metavar="FILE", help="Write the report here, too.")
+    ] = None,
 ) -> None:
     """Tell which devices work here, and for each that does not why, and how to mend it.
 
@@ -306,14 +348,14 @@ def _check_outputs(paths: dict[str, Path | None]) -> None:
 
 
 def _check_plot(path: Path) -> None:
+    if path.suffix.lower() not in PLOT_FORMATS:
+        raise typer.BadParameter(
+            f"the name must end in one of {', '.join(PLOT_FORMATS)}, got {str(path)!r}", param_hint="'--plot'"
+        )
     try:
-        from matplotlib.backend_bases import FigureCanvasBase
+        import matplotlib  # noqa: F401 - to know that it is there
     except ImportError:
         raise _Failed("--plot draws with matplotlib, which is not installed: pip install 'xpconv[plot]'") from None
-    formats = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        known = ", ".join(f".{name}" for name in sorted(formats))
-        raise typer.BadParameter(f"the name must end in one of {known}, got {str(path)!r}", param_hint="'--plot'")
 
 
 def _reported(work: Callable[[], _T]) -> _T:
@@ -329,8 +371,9 @@ def _write(what: str, path: Path, work: Callable[[], None]) -> list[str]:
     """Write one result and say so; what fails is returned, for the other results to be written all the same."""
     try:
         work()
-    except OSError as error:
-        return [f"the {what} could not be written to {path}: {error.strerror or error}"]
+    except Exception as error:  # the drawing library raises what it likes, and the other results are worth having
+        reason = error.strerror if isinstance(error, OSError) else None
+        return [f"the {what} could not be written to {path}: {reason or str(error) or type(error).__name__}"]
     _say(f"{what} written to {path}")
     return []
 

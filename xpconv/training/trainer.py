@@ -177,7 +177,8 @@ class Trainer:
 
         Raises:
             TrainingError: An image holds NaN or infinity, or a loss or gradient is not finite; the parameters are as they
-                were before that step.
+                were before that step. Or the scores of an evaluation are not finite; the parameters stay as they are, and
+                the history ends with the epoch before.
             OSError: The checkpoint cannot be written; an older one stays as it was.
 
         Notes:
@@ -241,7 +242,7 @@ class Trainer:
             ``train_accuracy``, ``test_loss`` and ``test_accuracy``, as in the history.
 
         Raises:
-            TrainingError: An image holds NaN or infinity.
+            TrainingError: An image, or the network's scores, hold NaN or infinity.
         """
         return self._evaluate(lambda: None)
 
@@ -395,10 +396,22 @@ class Trainer:
             between_batches()
             x, t = data.batch(slice(first, min(first + self.batch_size, images)))
             classes = t if t.ndim == 1 else t.argmax(axis=1)
-            right += int((self.network.predict(x).argmax(axis=1) == classes).sum())
+            scores = self.network.predict(x)
+            if not self.network.device.xp.isfinite(scores).all():  # argmax would take a NaN for the right class
+                raise TrainingError(
+                    f"Trainer: the network's scores hold NaN or infinity {self._moment()} "
+                    f"(learning rate too large? optimizer={self.optimizer!r})"
+                )
+            right += int((scores.argmax(axis=1) == classes).sum())
             if with_loss:
                 loss_sum += float(self.network.loss(x, t)) * len(x)
         return right / images, loss_sum / images
+
+    def _moment(self) -> str:
+        if 0 < self._step < self.steps_per_epoch:
+            return f"after step {self._step} of {self.steps_per_epoch} of epoch {self.epoch + 1}"
+        finished = self.epoch + (self._step > 0)
+        return f"after epoch {finished}" if finished else "before epoch 1"
 
     # ---- what a checkpoint holds ----------------------------------------------------------------------------------------
 
