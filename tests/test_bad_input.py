@@ -571,3 +571,14 @@ def test_a_stride_beyond_the_image_is_as_good_as_one_that_just_leaves_it(stride:
     )
     np.testing.assert_array_equal(xc.max_pool2d(x, stride=stride), xc.max_pool2d(x)[:, :, :1, :1])
     np.testing.assert_array_equal(xc.im2col(x, 2, stride=stride), xc.im2col(x, 2, stride=7))
+
+
+def test_same_padding_with_output_padding_is_a_contradiction() -> None:
+    with pytest.raises(ValueError, match=r"^conv_transpose2d: padding='same' settles the output size, output_padding=\(1, 1\)"):
+        xc.conv_transpose2d(array(2, 4, 6, 7), W, stride=2, padding="same", output_padding=1)
+
+
+def test_a_dilation_between_no_taps_makes_no_difference() -> None:
+    x, w = np.random.default_rng(0).standard_normal((2, 3, 6, 7)), np.ones((4, 3, 1, 1))
+    np.testing.assert_array_equal(xc.conv2d(x, w, dilation=2**62), xc.conv2d(x, w))
+    np.testing.assert_array_equal(xc.max_pool2d(x, 1, dilation=2**63), x)

@@ -295,3 +295,27 @@ def test_plain_numbers_are_parameters_too():
     assert all(type(value) is float for value in numbers.values())
     assert numbers == {name: float(value) for name, value in arrays.items()}
     assert numbers["x"] != -7.0
+
+
+@pytest.mark.parametrize(
+    ("params", "grads", "error"),
+    [
+        ({"b": np.ones(2)}, {"b": np.ones(2, complex)}, TypeError),
+        ({"b": np.ones(2)}, {"b": np.ma.masked_array(np.ones(2))}, TypeError),
+        ({"b": np.ones(2, int)}, {"b": np.ones(2)}, ValueError),
+        ({"b": np.broadcast_to(1.0, 2)}, {"b": np.ones(2)}, ValueError),
+    ],
+)
+def test_what_cannot_be_updated_leaves_all_as_it_was(params, grads, error):
+    params, grads = {"a": np.ones(2), **params}, {"a": np.ones(2), **grads}
+    optimizer = xc.Adam()
+    with pytest.raises(error, match=r"^Adam.update: (params|grads)\['b'\]"):
+        optimizer.update(params, grads)
+    assert optimizer.iteration == 0
+    np.testing.assert_array_equal(params["a"], 1)
+
+
+def test_gradients_in_lists_are_taken():
+    params = {"a": np.ones(2)}
+    xc.SGD(1.0).update(params, {"a": [1.0, 0.5]})
+    np.testing.assert_array_equal(params["a"], [0, 0.5])

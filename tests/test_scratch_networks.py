@@ -13,6 +13,7 @@ import reference
 import xpconv as xc
 from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import load_parameters, save_parameters
+from xpconv.scratch.layers import Relu
 from xpconv.scratch.multi_layer_net import MultiLayerNet
 from xpconv.scratch.multi_layer_net_extend import MultiLayerNetExtend
 from xpconv.scratch.two_layer_net import TwoLayerNet
@@ -612,3 +613,30 @@ def test_images_that_do_not_fit_are_refused_with_what_would_help(x, error, text)
     net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0)
     with pytest.raises(error, match=text):
         net.predict(x)
+
+
+def test_a_layer_of_the_users_own_is_run_as_it_is():
+    class Leaky(Relu):
+        def forward(self, x):
+            return np.where(x > 0, x, 0.1 * x)
+
+    net = xc.SimpleConvNet((1, 8, 8), {"filter_num": 2, "filter_size": 3}, 5, 3, seed=0)
+    net.layers["Relu1"] = Leaky()
+    x = np.random.default_rng(0).standard_normal((4, 1, 8, 8)).astype(np.float32)
+    out = x
+    for layer in net.layers.values():
+        out = layer.forward(out)
+    np.testing.assert_allclose(net.predict(x), out, rtol=1e-5)
+
+
+def test_an_input_dim_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"^SimpleConvNet: input_dim must be \(channels, height, width\), got \(28, 28\)"):
+        xc.SimpleConvNet((28, 28))
+    with pytest.raises(TypeError, match=r"^SimpleConvNet: input_dim\[1\] must be an integer, got 28.0"):
+        xc.SimpleConvNet((1, 28.0, 28))
+
+
+def test_relu_in_mixed_dtypes_keeps_small_outputs():
+    relu = Relu()
+    relu.forward(np.array([1e-50, 1.0, -1.0]))
+    np.testing.assert_array_equal(relu.backward(np.ones(3, np.float32)), [1, 1, 0])

@@ -40,8 +40,14 @@ def blocks(layers: Sequence[Layer]) -> Iterator[Block]:
     """
     position = 0
     while position < len(layers):
-        match layers[position : position + 3]:
-            case [Convolution() as convolution, Relu() as relu, Pooling() as pooling]:
+        stretch = layers[position : position + 3]
+        match stretch:
+            # A class of the user's own may compute something else: only these very classes are known.
+            case [Convolution() as convolution, Relu() as relu, Pooling() as pooling] if [type(layer) for layer in stretch] == [
+                Convolution,
+                Relu,
+                Pooling,
+            ]:
                 yield _ConvolutionReluPooling(convolution, relu, pooling)
                 position += 3
             case [layer, *_]:

@@ -226,7 +226,9 @@ def window_2d(
         raise ValueError(f"{op}: an image needs at least one channel and one pixel ({shape_name}={shape}, {data_format})")
     kernel = pair(op, kernel_name, kernel_size, 1)
     steps = pair(op, "stride", stride, 1)
-    dilations = pair(op, "dilation", dilation, 1)
+    # Between the taps of a window of one there is no step: a huge one would only overflow an address.
+    rows, columns = pair(op, "dilation", dilation, 1)
+    dilations = (1 if kernel[0] == 1 else rows, 1 if kernel[1] == 1 else columns)
     if not isinstance(ceil_mode, bool):
         raise TypeError(f"{op}: ceil_mode must be True or False, got {ceil_mode!r}")
     pads = _paddings(op, padding, size, kernel, steps, dilations)
@@ -343,7 +345,8 @@ def check_pooling_window(op: str, window: Window2d) -> None:
         dilation, before, outputs = window.dilation[axis], window.padding[axis][0], window.output_size[axis]
         for output in _windows_that_can_miss(size, stride, before, outputs, window_span(kernel, dilation)):
             start = output * stride - before
-            if not any(0 <= start + tap * dilation < size for tap in range(kernel)):
+            first_inside = max(0, -(start // dilation))  # the first tap at or behind pixel 0
+            if first_inside >= kernel or start + first_inside * dilation >= size:
                 raise ValueError(
                     f"{op}: window {output} along the {axis_name} lies wholly in the padding "
                     f"(pool_size={window.kernel_size}, stride={window.stride}, padding={window.padding}, "
@@ -362,6 +365,11 @@ def transposed_size(
     Raises:
         ValueError: The size would not be positive, or ``output_padding`` is not smaller than stride or dilation.
     """
+    if padding == "same" and any(output_padding):
+        raise ValueError(
+            f"{op}: padding='same' settles the output size, output_padding={output_padding} would contradict it; "
+            "give the padding in numbers"
+        )
     for axis, extra in enumerate(output_padding):
         if extra >= max(stride[axis], dilation[axis]):
             raise ValueError(

@@ -90,7 +90,9 @@ def _checked_rows(op: str, labels: np.ndarray[Any, Any], samples: int) -> np.nda
     if labels.shape[0] != samples:
         raise ValueError(f"{op}: there are {samples} samples but {labels.shape[0]} rows of labels (t.shape={labels.shape})")
     rows = labels if labels.dtype.kind == "f" else labels.astype(np.float32)
-    wrong = np.flatnonzero(~((rows >= 0).all(axis=1) & (abs(rows.sum(axis=1) - 1) <= ROW_SUM_TOLERANCE)))
+    with np.errstate(invalid="ignore"):
+        sums = rows.sum(axis=1)
+    wrong = np.flatnonzero(~((rows >= 0).all(axis=1) & (abs(sums - 1) <= ROW_SUM_TOLERANCE)))
     if wrong.size:
         first = int(wrong[0])
         raise ValueError(

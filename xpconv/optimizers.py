@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from xpconv.arrays import as_array
 from xpconv.device import Device, get_device
 
 # Keeps the divisions of AdaGrad, RMSprop and Adam away from zero; the book's value, and Keras' for Adam.
@@ -47,7 +48,8 @@ class Optimizer(ABC):
             device: Where to compute; None follows the arrays.
 
         Raises:
-            ValueError: A gradient is missing, left over or of another shape; nothing has been updated then.
+            ValueError: A gradient is missing, left over or of another shape, or a parameter cannot be updated.
+            TypeError: A gradient is no array of real numbers. Nothing has been updated then, either.
         """
         op = f"{type(self).__name__}.update"
         if params.keys() != grads.keys():
@@ -55,9 +57,15 @@ class Optimizer(ABC):
                 f"{op}: parameters and gradients must have the same names, got {sorted(params)} and {sorted(grads)}"
             )
         arrays = {name: param if _is_array(param) else np.array(param, dtype=np.float64) for name, param in params.items()}
+        checked = {}
         for name, param in arrays.items():
-            if np.shape(grads[name]) != param.shape:
-                raise ValueError(f"{op}: grads[{name!r}].shape must be {param.shape}, got {np.shape(grads[name])}")
+            if param.dtype.kind != "f" or not getattr(param.flags, "writeable", True):
+                raise ValueError(f"{op}: params[{name!r}] must be a writable array of floats, got dtype {param.dtype}")
+            checked[name] = grad = as_array(op, f"grads[{name!r}]", grads[name])
+            if grad.dtype.kind not in "biuf":
+                raise TypeError(f"{op}: grads[{name!r}] must hold real numbers, got dtype {grad.dtype}")
+            if grad.shape != param.shape:
+                raise ValueError(f"{op}: grads[{name!r}].shape must be {param.shape}, got {grad.shape}")
             known = self._state.get(name)
             if known is not None and any(array.shape != param.shape for array in known.values()):
                 raise ValueError(f"{op}: {name!r} has the shape {param.shape}, at earlier updates it had another")
@@ -66,7 +74,7 @@ class Optimizer(ABC):
         for name, param in arrays.items():
             if name not in self._state:
                 self._state[name] = {slot: place.xp.zeros_like(param) for slot in self.slots}
-            self._apply(place.kernels, param, place.xp.asarray(grads[name]), self._state[name])
+            self._apply(place.kernels, param, checked[name], self._state[name])
             if param is not params[name]:
                 params[name] = float(param)
 

@@ -54,10 +54,14 @@ def parallel(work: Callable[[int, int, int], None], items: int, workers: int) ->
         work(0, 0, items)
         return
     bounds = [worker * items // workers for worker in range(workers + 1)]
+    # One pool for all numbers of workers: threads keep buffers, so there should be no more of them than are ever busy.
+    pool = _pool(max(workers, thread_count()) - 1)
     with _one_blas_thread():
         others: list[Future[None]] = [
             # In the caller's context, so that its np.errstate holds in every thread.
-            _pool(workers - 1).submit(contextvars.copy_context().run, work, worker, bounds[worker], bounds[worker + 1])
+            _pool(max(workers, thread_count()) - 1).submit(
+                contextvars.copy_context().run, work, worker, bounds[worker], bounds[worker + 1]
+            )
             for worker in range(1, workers)
         ]
         try:

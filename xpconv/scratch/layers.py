@@ -89,9 +89,9 @@ class Relu(Fusible):
     def backward(self, dout: Array) -> Array:
         """Let the gradient through where the output is positive; ``dout`` itself is not changed."""
         out = self.recall("out")
-        place, (dout,) = float_arrays("Relu.backward", self.device, dout=dout)
+        place, (dout, out) = float_arrays("Relu.backward", self.device, dout=dout, out=out)
         _check_gradient("Relu", dout, out.shape)
-        return place.kernels.relu_backward(dout, out.astype(dout.dtype, copy=False))
+        return place.kernels.relu_backward(dout, out)
 
 
 class Sigmoid:
@@ -416,8 +416,9 @@ class Convolution(Fusible):
 
     def forward(self, x: Array) -> Array:
         """Convolve; see :func:`xpconv.conv2d`."""
+        y = conv2d(x, self.W, self.bias(), stride=self.stride, padding=self.pad, device=self.device)
         self.x, self.replay = x, None
-        return conv2d(x, self.W, self.bias(), stride=self.stride, padding=self.pad, device=self.device)
+        return y
 
     def backward(self, dout: Array, input_gradient: bool = True) -> Array:
         """Compute ``dW``, ``db`` and, unless not asked for, the gradient of the images."""
@@ -426,7 +427,7 @@ class Convolution(Fusible):
         self.dW, self.db = conv2d_backward_weight(x, dout, shape, stride=self.stride, padding=self.pad, device=self.device)
         if not input_gradient:
             return None
-        return conv2d_backward_input(dout, self.W, x.shape, stride=self.stride, padding=self.pad, device=self.device)
+        return conv2d_backward_input(dout, self.W, np.shape(x), stride=self.stride, padding=self.pad, device=self.device)
 
     def bias(self) -> Array:
         """The bias as one number a filter: the book's notebooks also give a single one for all filters."""

@@ -64,6 +64,10 @@ class SimpleConvNet(Network):
         dtype: DTypeLike = np.float32,
         seed: int | None = None,
     ) -> None:
+        if len(input_dim) != 3:
+            raise ValueError(f"SimpleConvNet: input_dim must be (channels, height, width), got {input_dim!r}")
+        for axis in range(3):
+            integer("SimpleConvNet", f"input_dim[{axis}]", input_dim[axis], 1)
         super().__init__(input_dim, device=device, dtype=dtype, seed=seed)
         op = "SimpleConvNet"
         unknown = sorted(set(conv_param) - set(CONV_PARAM))
