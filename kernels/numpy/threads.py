@@ -59,9 +59,7 @@ def parallel(work: Callable[[int, int, int], None], items: int, workers: int) ->
     with _one_blas_thread():
         others: list[Future[None]] = [
             # In the caller's context, so that its np.errstate holds in every thread.
-            _pool(max(workers, thread_count()) - 1).submit(
-                contextvars.copy_context().run, work, worker, bounds[worker], bounds[worker + 1]
-            )
+            pool.submit(contextvars.copy_context().run, work, worker, bounds[worker], bounds[worker + 1])
             for worker in range(1, workers)
         ]
         try:
