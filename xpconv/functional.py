@@ -215,7 +215,8 @@ def conv2d_backward_weight(
 
     Returns:
         ``(dw, db)``: the gradient of the filters, of ``weight_shape``, and of the bias, (F,). An empty batch gives zeros.
-        The same bits at every run with the same number of threads.
+        The same bits at every run with the same number of threads. (On ``numpy`` BLAS gets one thread while another Python
+        thread computes, so that calls side by side may differ in the last bit.)
 
     Raises:
         ValueError, TypeError, DeviceUnavailableError: As :func:`conv2d`, or ``dy`` is not of the result's shape.

@@ -74,7 +74,8 @@ def parallel(work: Callable[[int, int, int], None], items: int, workers: int) ->
 def buffer(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Memory of the calling thread, kept under ``name`` and reused: mapped pages are written three times as fast as fresh ones.
 
-    Its content is whatever was left there. The caller must be done with it before it asks for ``name`` again.
+    Its content is whatever was left there. The caller must be done with it before it asks for ``name`` again; a kernel that
+    a signal handler calls while another one runs in the same thread would break that.
     """
     size = math.prod(shape) * dtype.itemsize
     if size > LARGEST_KEPT_BUFFER:
