@@ -710,7 +710,7 @@ def test_a_progress_of_ones_own_is_told_everything():
 SCRIPT = """
     import numpy as np, xpconv as xc
     (x, t), _ = xc.datasets.load_mnist()
-    net = xc.SimpleConvNet(conv_param={"filter_num": 2}, hidden_size=10, seed=0)
+    net = xc.SimpleConvNet(conv_param={"filter_num": 2}, hidden_size=10, seed=0, device="numpy")  # nothing to compile
     xc.Trainer(net, (x[:200], t[:200]), (x[:50], t[:50]), epochs=3, batch_size=20, seed=0).run()
     print("done")
 """

@@ -41,8 +41,8 @@ def float_arrays(
         place = get_device(device, *given.values())
     except (TypeError, ValueError, DeviceUnavailableError) as error:
         raise type(error)(f"{op}: {error}") from None
-    dtype = _common_dtype(op, given)
-    ready = {name: _converted(op, name, array, dtype, place.xp) for name, array in given.items()}
+    dtype, xp = _common_dtype(op, given), place.xp
+    ready = {name: _converted(op, name, array, dtype, xp) for name, array in given.items()}
     return place, tuple(ready.get(name) for name in arrays)
 
 
@@ -72,6 +72,8 @@ def as_array(op: str, name: str, value: Any) -> Any:
     Raises:
         TypeError: Neither an array of NumPy or CuPy nor a list of numbers.
     """
+    if type(value) is np.ndarray:  # almost always
+        return value
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{op}: {name} is a masked array; its mask would be ignored, pass {name}.filled(value)")
     if isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "cupy":
@@ -87,12 +89,14 @@ def as_array(op: str, name: str, value: Any) -> Any:
 def _common_dtype(op: str, arrays: dict[str, Any]) -> np.dtype[Any]:
     floating = []
     for name, array in arrays.items():
-        kind, dtype = array.dtype.kind, array.dtype.newbyteorder("=")
-        if kind == "f" and dtype in FLOAT_DTYPES:
+        dtype = array.dtype
+        if dtype in FLOAT_DTYPES:
             floating.append(dtype)
-        elif kind not in "biu":
-            hint = f"; convert it: {name}.astype('float32')" if kind == "f" else ""
-            raise TypeError(f"{op}: {name} must be float32, float64, integer or boolean, got {array.dtype}{hint}")
+        elif dtype.newbyteorder("=") in FLOAT_DTYPES:
+            floating.append(dtype.newbyteorder("="))
+        elif dtype.kind not in "biu":
+            hint = f"; convert it: {name}.astype('float32')" if dtype.kind == "f" else ""
+            raise TypeError(f"{op}: {name} must be float32, float64, integer or boolean, got {dtype}{hint}")
     return max(floating, key=lambda dtype: dtype.itemsize, default=DEFAULT_DTYPE)
 
 

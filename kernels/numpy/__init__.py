@@ -5,12 +5,15 @@ from xpconv.kernels.numpy.dense import matmul
 from xpconv.kernels.numpy.elementwise import (
     adagrad_update,
     adam_update,
+    all_finite,
     momentum_update,
     nesterov_update,
     relu_backward,
     relu_forward,
     rmsprop_update,
     sgd_update,
+    softmax_cross_entropy_backward,
+    softmax_cross_entropy_forward,
 )
 from xpconv.kernels.numpy.fused import (
     conv2d_max_pool2d_backward,
@@ -29,6 +32,7 @@ from xpconv.kernels.numpy.pool2d import (
 __all__ = [
     "adagrad_update",
     "adam_update",
+    "all_finite",
     "avg_pool2d_backward",
     "avg_pool2d_forward",
     "col2im",
@@ -49,4 +53,6 @@ __all__ = [
     "relu_forward",
     "rmsprop_update",
     "sgd_update",
+    "softmax_cross_entropy_backward",
+    "softmax_cross_entropy_forward",
 ]

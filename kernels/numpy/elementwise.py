@@ -1,4 +1,4 @@
-"""Passes that touch every element: ReLU, and the updates of the optimizers, each in one sweep over the memory.
+"""Passes that touch every element: ReLU, softmax with its loss, and the updates of the optimizers.
 
 An update reads and writes three or four arrays of a parameter's size. Block by block the intermediate results stay in the
 cache; large parameters are shared among the threads.
@@ -6,6 +6,7 @@ cache; large parameters are shared among the threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -43,6 +44,46 @@ def relu_backward(dy: Array, y: Array) -> Array:
         np.bitwise_and(dy.view(bits), mask, out=dx.view(bits))
 
     _in_blocks(sweep, dy, y, dx)
+    return dx
+
+
+def all_finite(x: Array) -> bool:
+    """Whether no element is NaN or infinite."""
+    # A sum of squares is finite only if all terms are, and costs one pass without a temporary. It may overflow by itself.
+    return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
+
+
+def softmax_cross_entropy_forward(x: Array, labels: Array) -> tuple[float, Array]:
+    """The mean cross-entropy loss of scores (N, classes), N at least 1, and their softmax.
+
+    Both come from the scores: no logarithm is taken of a probability, so that no loss is too large to be told.
+
+    Args:
+        x: Scores.
+        labels: int64 (N,) classes, or (N, classes) rows of probabilities.
+    """
+    below_maximum = x - x.max(axis=1, keepdims=True)
+    y = np.exp(below_maximum)
+    sums = y.sum(axis=1, keepdims=True)
+    y /= sums
+    logarithms = np.log(sums)
+    if labels.ndim == 1:
+        losses = logarithms[:, 0] - below_maximum[np.arange(len(labels)), labels]
+    else:
+        # 0 * infinity counts nothing: an impossible class that no label asks for.
+        losses = (labels * np.where(labels > 0, logarithms - below_maximum, 0)).sum(axis=1)
+    return float(losses.sum(dtype=np.float64)) / len(labels), y
+
+
+def softmax_cross_entropy_backward(y: Array, labels: Array, dloss: float) -> Array:
+    """The gradient of the scores, ``dloss * (y - labels) / N``, from the softmax ``y`` and labels as in the forward pass."""
+    if labels.ndim == 1:
+        dx = y.copy()
+        dx[np.arange(len(labels)), labels] -= 1
+    else:
+        # Rows sum to 1 within the rounding of whoever made them; the gradient is that of the rows as they are.
+        dx = y * labels.sum(axis=1, keepdims=True, dtype=y.dtype) - labels.astype(y.dtype)
+    dx *= dloss / len(labels)
     return dx
 
 

@@ -8,6 +8,7 @@ return: the first layer of a network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from xpconv.functional import (
 )
 from xpconv.geometry import IntOrPair, Padding
 from xpconv.labels import check_labels
-from xpconv.scratch.functions import sigmoid, softmax, softmax_loss
+from xpconv.scratch.functions import sigmoid
 
 Array = Any
 
@@ -163,7 +164,7 @@ class Affine:
         place, (x, W, b) = float_arrays("Affine.forward", self.device, x=x, W=self.W, b=self.b)
         if W.ndim != 2 or b.shape != (W.shape[1],):
             raise ValueError(f"Affine: W must be (inputs, outputs) and b (outputs,), got W.shape={W.shape}, b.shape={b.shape}")
-        inputs = int(np.prod(x.shape[1:]))
+        inputs = math.prod(x.shape[1:])
         if x.ndim < 2 or inputs != W.shape[0]:
             raise ValueError(
                 f"Affine: x has {inputs} inputs a sample but W expects {W.shape[0]} (x.shape={x.shape}, W.shape={W.shape})"
@@ -223,21 +224,17 @@ class SoftmaxWithLoss:
         place, (x,) = float_arrays("SoftmaxWithLoss.forward", self.device, x=x)
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"SoftmaxWithLoss: the scores must be (N, classes), none of them 0, got x.shape={x.shape}")
-        self.t = asarray(check_labels("SoftmaxWithLoss", t, *x.shape), device=place)
-        self.y = softmax(x, place)
-        self.loss = softmax_loss(x, self.t, place)
-        return self.loss
+        self.t = place.xp.asarray(check_labels("SoftmaxWithLoss", t, *x.shape))
+        loss: float
+        loss, self.y = place.kernels.softmax_cross_entropy_forward(x, self.t)
+        self.loss = loss
+        return loss
 
     def backward(self, dout: float = 1) -> Array:
         """Gradient of ``dout * loss`` with respect to the scores: ``dout * (y - t) / N``."""
         y = _remembered("SoftmaxWithLoss", self.y)
-        dx = y.copy()
-        if self.t.ndim == 1:
-            dx[get_device(self.device, y).xp.arange(y.shape[0]), self.t] -= 1
-        else:
-            dx = y * self.t.sum(axis=1, keepdims=True, dtype=y.dtype) - self.t.astype(y.dtype)
-        dx *= dout / y.shape[0]
-        return dx
+        place = get_device(self.device, y)
+        return place.kernels.softmax_cross_entropy_backward(y, self.t, float(dout))
 
 
 class Dropout:
