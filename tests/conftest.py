@@ -6,6 +6,7 @@ The suite runs on every device that works on this machine: a test that takes ``d
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -46,6 +47,13 @@ def data_format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _compiling_is_not_told() -> None:
+    """Keep off standard error, where tests look for errors, that kernels are being compiled."""
+    if "numba" in DEVICES:
+        importlib.import_module("xpconv.kernels.numba.compiler").keep_quiet()
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Chance: the same in every run
 # ----------------------------------------------------------------------------------------------------------------------
@@ -66,12 +74,47 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def smallest_parts(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a device that cuts its work into parts of a certain size cut it as small as it can: a row, or an image."""
-    if device != "numpy":
-        return
-    for module in ("conv2d", "fused", "windows"):
-        monkeypatch.setattr(f"xpconv.kernels.numpy.{module}.CHUNK_BYTES", 1)
+def smallest_parts(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a device that cuts its work into parts of a certain size cut it as small as it can: a row, or an image.
+
+    And let all threads take part, however little there is to do.
+    """
+    if device == "numpy":
+        for module in ("conv2d", "fused", "windows"):
+            monkeypatch.setattr(f"xpconv.kernels.numpy.{module}.CHUNK_BYTES", 1)
+    if device == "numba":
+        modules = [importlib.import_module(f"xpconv.kernels.numba.{name}") for name in NUMBA_PARTS]
+        for module, names in zip(modules, NUMBA_PARTS.values(), strict=True):
+            for name in names:
+                monkeypatch.setattr(module, name, 1)
+        plans = [value for module in modules for value in vars(module).values() if _remembers_plans(value)]
+        assert plans
+        for plan in plans:
+            plan.cache_clear()
+        yield
+        for plan in plans:
+            plan.cache_clear()
+    else:
+        yield
+
+
+# What decides the size of the parts, and whether threads take part, in each file of the numba device.
+NUMBA_PARTS = {
+    "conv2d": (),
+    "correlation": ("BAND_BYTES", "UNIT_PIXELS", "SMALL_WEIGHT"),
+    "elementwise": ("SMALL", "SOFTMAX_BYTES"),
+    "fused": ("CHUNK_BYTES",),
+    "im2col": ("SMALL",),
+    "pool2d": ("ELEMENTS_WORTH_A_THREAD",),
+    "weight_gradient": ("SMALL",),
+    "winograd": ("UNIT_BYTES", "SMALL_WEIGHT"),
+}
+
+
+def _remembers_plans(value: object) -> bool:
+    # Kernels are remembered for good, plans as long as there is room for them.
+    parameters = getattr(value, "cache_parameters", None)
+    return parameters is not None and parameters()["maxsize"] is not None
 
 
 @pytest.fixture(autouse=True)

@@ -370,7 +370,7 @@ def test_a_default_device_that_is_unknown(run, monkeypatch, device):
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="this system has no device that is always full")
-@pytest.mark.parametrize("words", [["train", "--epochs", "1"], ["doctor"], ["--version"], ["--help"]])
+@pytest.mark.parametrize("words", [["train", "--epochs", "1", "--device", "numpy"], ["doctor"], ["--version"], ["--help"]])
 def test_an_output_that_is_full(words):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with pathlib.Path("/dev/full").open("w") as full:
@@ -458,7 +458,57 @@ def test_doctor_names_a_variable_that_nobody_reads(run, no_variables, monkeypatc
     monkeypatch.setenv("XPCONV_DEVISE", "numpy")
     code, _, err = run("doctor")
     assert code == 1
-    assert "XPCONV_DEVISE is set, but xpconv reads XPCONV_DEVICE, XPCONV_DATA, XPCONV_CACHE only" in one_line(err)
+    assert f"XPCONV_DEVISE is set, but xpconv reads {', '.join(doctor.VARIABLES)} only" in one_line(err)
+
+
+def test_doctor_knows_the_variable_of_the_kernels():
+    from xpconv.kernels.numba.conv2d import ENVIRONMENT_VARIABLE
+
+    assert ENVIRONMENT_VARIABLE in doctor.VARIABLES
+
+
+def test_doctor_tells_how_the_numba_device_computes(run, no_variables, monkeypatch, tmp_path):
+    from xpconv.kernels.numba import compiler, target, threads
+
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setattr(compiler, "cache_trouble", lambda: None)
+    code, out, _ = run("doctor", "--json", "report.json")
+    text = "\n".join(out)
+    assert code == 0
+    assert f"{threads.thread_count()} threads, vectors of {8 * target.vector_bytes()} bits" in text
+    assert f"kernels in {tmp_path / 'kernels'}" in text
+    assert json.loads((tmp_path / "report.json").read_text())["numba"] == {
+        "threads": threads.thread_count(),
+        "vector_bits": 8 * target.vector_bytes(),
+        "cache": str(compiler.cache_directory()),
+        "cache_trouble": None,
+    }
+    monkeypatch.setattr(compiler, "cache_trouble", lambda: "the disk is full")
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "kernels are not kept: the disk is full" in "\n".join(out)
+
+
+def test_doctor_without_numba(run, no_variables, monkeypatch):
+    def missing(name):
+        raise xc.errors.DeviceUnavailableError("Numba is not installed")
+
+    monkeypatch.setattr(doctor, "get_device", missing)
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert re.search(r"numba\s+│ not used: see above", "\n".join(out))
+
+
+def test_doctor_compiles_ahead_when_asked(run, no_variables, monkeypatch):
+    monkeypatch.setattr("xpconv.compilation._steps", lambda place: iter([("pooling", lambda: None)]))
+    code, out, err = run("doctor", "--compile")
+    assert (code, err) == (0, "")
+    assert out[0] == "compiling: pooling"
+    assert out[1].startswith("device numba: ")
+    assert "Devices" in out[2]
+    _, out, _ = run("doctor")
+    assert "Devices" in out[0]
 
 
 def test_doctor_names_damaged_data(run, no_variables, monkeypatch):
@@ -551,7 +601,7 @@ def test_ctrl_c_of_a_real_process(tmp_path):
         "import signal, sys\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # however the tests were started
         "from xpconv.cli import main\n"
-        "sys.exit(main(['train', '--epochs', '1000', '--save', 'net']))"
+        "sys.exit(main(['train', '--epochs', '1000', '--save', 'net', '--device', 'numpy']))"  # nothing to compile
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(

@@ -99,10 +99,11 @@ def test_the_callers_error_state_holds_in_every_thread() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_forked_child_computes() -> None:
+def test_a_forked_child_computes(device: str) -> None:
     # Without a care for fork the child would wait for ever for threads that only the parent has.
     program = """
 import os, sys, numpy as np, xpconv as xc
+xc.set_default_device(sys.argv[1])
 x, w = np.ones((8, 2, 9, 9)), np.ones((3, 2, 3, 3))
 expected = xc.conv2d(x, w)
 child = os.fork()
@@ -111,7 +112,10 @@ if child == 0:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     result = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program], timeout=60, capture_output=True, check=False
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, device],
+        timeout=60,
+        capture_output=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
 
@@ -192,13 +196,15 @@ def test_nan_in_a_fused_block_reaches_its_window_only_and_gets_no_gradient_besid
     assert np.argwhere(dx[1, 0]).tolist() == [[0, 0], [0, 2], [2, 0], [3, 2]]
 
 
-def test_memory_of_a_convolution_does_not_grow_with_the_batch() -> None:
+def test_memory_of_a_convolution_does_not_grow_with_the_batch(device: str) -> None:
     # Peak memory above inputs and outputs, at 8 and at 64 images: an im2col matrix of the batch would be 9 times the input.
     program = """
 import resource, sys, numpy as np, xpconv as xc
 images = int(sys.argv[1])
+xc.set_default_device(sys.argv[2])
 x, w = np.ones((images, 32, 56, 56), np.float32), np.ones((32, 32, 3, 3), np.float32)
-xc.conv2d(x[:2], w, padding=1)
+y = xc.conv2d(x[:2], w, padding=1)
+xc.conv2d_backward_weight(x[:2], y, w.shape, padding=1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 y = xc.conv2d(x, w, padding=1)
 xc.conv2d_backward_weight(x, y, w.shape, padding=1)
@@ -206,7 +212,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before - y.nbytes // 
 """
     pytest.importorskip("resource")
     extra = [
-        int(subprocess.run([sys.executable, "-c", program, images], capture_output=True, check=True, timeout=120).stdout)
+        int(
+            subprocess.run([sys.executable, "-c", program, images, device], capture_output=True, check=True, timeout=120).stdout
+        )
         for images in ("8", "64")
     ]
     assert extra[1] - extra[0] < 16 * 1024, extra  # KiB; the im2col matrix of 56 more images would take 1,480 MiB

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from xpconv import scratch as scratch
     from xpconv import training as training
     from xpconv import visualize as visualize
+    from xpconv.compilation import Compilation as Compilation
+    from xpconv.compilation import compile as compile
     from xpconv.device import Device as Device
     from xpconv.device import DeviceStatus as DeviceStatus
     from xpconv.device import asarray as asarray
@@ -63,6 +65,7 @@ _SUBMODULES = ("datasets", "errors", "functional", "scratch", "training", "visua
 
 # Where each public name lives; tests/test_import.py holds this against the imports above.
 _HOMES = {
+    "xpconv.compilation": ("Compilation", "compile"),
     "xpconv.device": (
         "Device",
         "DeviceStatus",

@@ -6,12 +6,14 @@ Exit codes: 0 done; 1 something could not be done (a file, a device, a training 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -21,6 +23,7 @@ from xpconv import __version__
 from xpconv.errors import XpconvError
 
 if TYPE_CHECKING:
+    from xpconv.bench.results import Report
     from xpconv.training import Trainer
 
 _T = TypeVar("_T")
@@ -29,6 +32,8 @@ FAILURE, WRONG_COMMAND, INTERRUPTED = 1, 2, 130
 
 # What matplotlib writes with what is installed with it: .pgf needs TeX, .raw and .rgba are no pictures that anything opens.
 PLOT_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+
+BENCH_FILE_WIDTH = 240
 
 app = typer.Typer(
     name="xpconv",
@@ -259,6 +264,172 @@ def _count_epochs(number: int) -> str:
     return "1 epoch" if number == 1 else f"{number} epochs"
 
 
+# ---- xpconv bench ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def bench(
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Measure xpconv on this device; give it again for another (default: all that work here)."
+        ),
+    ] = None,
+    peers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Whom to measure beside it, with commas: torch, torch:compile, jax, tensorflow, keras, onnxruntime, book; "
+            "or none (default: all that are installed).",
+        ),
+    ] = None,
+    workloads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IDS", help="What to compute, with commas: W1, W3a ..., or W3 for all that begin so (default: all)."
+        ),
+    ] = None,
+    ops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Operations, with commas: fwd, dx, dw, tot of a convolution; fwd, bwd, tot of a pooling; step (default: all).",
+        ),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rounds in which all take turns (default: 7).")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.001, max=3600, metavar="X", help="How long a turn lasts, at least (default: 0.4).")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=4096, metavar="N", help="Threads of each library (default: all usable cores).")
+    ] = None,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Run a library with another Python that has it, such as jax=.venv-jax/bin/python; give it again for others.",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A first impression: four workloads, few and short rounds.")] = False,
+    quiet: Annotated[
+        bool | None,
+        typer.Option(
+            "--quiet/--no-quiet",
+            help="Wait for moments when no other process computes: seconds for each turn, ten minutes in all (default).",
+        ),
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", parser=_path_of("--json"), metavar="FILE", help="Write everything that was found here."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(parser=_path_of("--plot"), metavar="FILE", help="Draw the comparison here: .png, .svg, .pdf ..."),
+    ] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path_of("--readme"),
+            metavar="FILE",
+            help="Put the table into this Markdown file, between the lines <!-- benchmark --> and <!-- /benchmark -->.",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", parser=_path_of("--from"), metavar="FILE", help="Measure nothing: show what --json wrote."),
+    ] = None,
+) -> None:
+    """Measure xpconv beside PyTorch, JAX, TensorFlow, Keras, ONNX Runtime and the book's way, on the same cores in one run.
+
+    Every result is compared with a reference in float64 before anything is timed. Whoever is not installed is left out.
+    Ctrl-C ends the run and shows what was found until then.
+    """
+    from xpconv.bench import readme as bench_readme
+    from xpconv.bench import results, runner, settings
+
+    _check_outputs({"--json": json_path, "--plot": plot, "--readme": readme})
+    if readme is not None:
+        _checked("--readme", lambda: bench_readme.check(readme))
+    if source is not None:
+        told = [device, peers, workloads, ops, rounds, seconds, threads, python, quick or None, quiet, json_path]
+        if any(option is not None for option in told):
+            raise typer.BadParameter("--from measures nothing: it goes with --plot and --readme alone")
+        report = _checked("--from", lambda: results.load(source))
+    else:
+        try:
+            chosen = settings.settings_from(
+                device=device or (),
+                peers=peers,
+                workloads=workloads,
+                operations=ops,
+                rounds=rounds,
+                seconds=seconds,
+                threads=threads,
+                pythons=python or (),
+                quick=quick,
+                quiet=quiet is not False,
+            )
+        except XpconvError as error:  # a device is not there: the command was right
+            raise _Failed(str(error)) from None
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        with _live_stages() as say:
+            report = _reported(lambda: runner.run(chosen, say))
+    failures = _show_report(report, json_path, plot, readme)
+    if failures:
+        raise _Failed("; ".join(failures))
+    if report.interrupted and source is None:
+        raise _Failed("", INTERRUPTED)
+
+
+def _show_report(report: Report, json_path: Path | None, plot: Path | None, readme: Path | None) -> list[str]:
+    """Print and write the report; returns what could not be written, and where xpconv itself failed."""
+    from rich.console import Console
+
+    from xpconv.bench import plot as bench_plot
+    from xpconv.bench import readme as bench_readme
+    from xpconv.bench.table import print_report
+    from xpconv.visualize import save
+
+    failures = [] if json_path is None else _write("results", json_path, lambda: report.save(json_path))
+    # A file has no width that a table would have to be cut for.
+    print_report(report, Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=BENCH_FILE_WIDTH))
+    if plot is not None:
+        failures += _write("comparison", plot, lambda: save(bench_plot.figure(report), plot))
+    if readme is not None:
+        failures += _write("table", readme, lambda: bench_readme.update(readme, report))
+    return failures + report.own_failures()
+
+
+def _checked(option: str, work: Callable[[], _T]) -> _T:
+    try:
+        return work()
+    except OSError as error:
+        raise _Failed(f"{option}: {_describe(error)}") from None
+    except ValueError as error:
+        raise _Failed(f"{option}: {error}") from None
+
+
+@contextlib.contextmanager
+def _live_stages() -> Iterator[Callable[[str, str], None]]:
+    """A function that tells where a run is: in one line of a terminal that changes, or in a line a stage in a file."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        with Console().status("") as status:
+            yield lambda stage, detail: status.update(f"{stage}: {detail}" if detail else stage)
+        return
+    told = ""
+
+    def tell(stage: str, _: str) -> None:
+        nonlocal told
+        if stage != told:
+            _say(stage)
+        told = stage
+
+    yield tell
+
+
 # ---- xpconv doctor -----------------------------------------------------------------------------------------------------
 
 
@@ -267,12 +438,20 @@ def doctor(
     json_path: Annotated[
         Path | None, typer.Option("--json", parser=_path_of("--json"), metavar="FILE", help="Write the report here, too.")
     ] = None,
+    compile_ahead: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the kernels of the best device there is, so that no training waits for it."),
+    ] = False,
 ) -> None:
     """Tell which devices work here, and for each that does not why, and how to mend it.
 
     Ends with exit code 1 if something is broken: the bundled data, or the setting of the default device.
     """
     _check_outputs({"--json": json_path})
+    if compile_ahead:
+        from xpconv.compilation import compile as compile_kernels
+
+        _reported(compile_kernels)
     from xpconv.doctor import examine
 
     report = examine()
@@ -303,6 +482,7 @@ def _print_report(report: dict[str, Any]) -> None:
         ("Python", [f"{report['python']} on {report['platform']}"]),
         ("packages", [f"{name} {version or 'not installed'}" for name, version in report["packages"].items()]),
         ("BLAS", [_describe_blas(blas) for blas in report["blas"]]),
+        ("numba", _describe_numba(report["numba"])),
         ("cores", [f"{cores['usable']} usable, {cores['physical'] or 'an unknown number of'} physical"]),
         ("default device", [report["default_device"] or "none: see below"]),
         ("environment", [f"{name}={value}" for name, value in report["environment"].items()] or ["no XPCONV_ variable is set"]),
@@ -314,6 +494,13 @@ def _print_report(report: dict[str, Any]) -> None:
     for name, values in rows:
         facts.add_row(Text(name), Text("\n".join(values)))
     console.print(facts)
+
+
+def _describe_numba(numba: dict[str, Any] | None) -> list[str]:
+    if numba is None:
+        return ["not used: see above"]
+    kept = f"kernels are not kept: {numba['cache_trouble']}" if numba["cache_trouble"] else f"kernels in {numba['cache']}"
+    return [f"{numba['threads']} threads, vectors of {numba['vector_bits']} bits", kept]
 
 
 def _describe_blas(blas: dict[str, Any]) -> str:

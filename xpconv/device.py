@@ -27,6 +27,7 @@ AUTO_ORDER: tuple[str, ...] = ("cuda", "numba", "numpy")
 ENVIRONMENT_VARIABLE = "XPCONV_DEVICE"
 
 _chosen_default: str | None = None
+_failed_imports: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ class Device:
 
     name: str
 
-    @property
+    @functools.cached_property
     def kind(self) -> str:
         """The name without the number of the card."""
         return self.name.partition(":")[0]
 
-    @property
+    @functools.cached_property
     def xp(self) -> Any:
         """The array module: NumPy, or CuPy on a card."""
         return importlib.import_module("cupy") if self.kind == "cuda" else np
 
-    @property
+    @functools.cached_property
     def kernels(self) -> ModuleType:
         """The module that holds this device's kernels, one function for each operation."""
         return _kernels(self.kind)
@@ -224,20 +225,21 @@ def _usable(device: str | Device) -> Device:
 @functools.cache  # what is there stays there; a refusal is not kept
 def _device_of(name: str) -> Device:
     if name == "auto":
-        name = next(candidate for candidate in AUTO_ORDER if _status(candidate).available)
+        name = next(candidate for candidate in AUTO_ORDER if _status(candidate).available and _can_load(candidate))
     if not re.fullmatch(r"numpy|numba|cudasim|cuda(:\d+)?", name):
         raise ValueError(f"unknown device {name!r}; expected one of 'numpy', 'numba', 'cuda', 'cuda:N', 'cudasim', 'auto'")
     status = _status(name.partition(":")[0])
     if not status.available:
-        raise DeviceUnavailableError(f"device {name!r} cannot be used here: {status.reason}; {status.remedy}")
+        raise DeviceUnavailableError(_refusal(name, status))
+    _kernels(status.name)
     return Device(f"{name}:0" if name == "cuda" else name)
 
 
 def _status(kind: str) -> DeviceStatus:
     if kind == "numpy":
         return DeviceStatus(kind, True, "always there")
-    if importlib.util.find_spec(f"xpconv.kernels.{kind}") is not None:
-        return DeviceStatus(kind, True, "its kernels are installed")
+    if kind == "numba":
+        return _numba_status()
     from xpconv import __version__
 
     return DeviceStatus(
@@ -248,9 +250,48 @@ def _status(kind: str) -> DeviceStatus:
     )
 
 
+def _numba_status() -> DeviceStatus:
+    # Looks for Numba without importing it, which takes half a second.
+    if importlib.util.find_spec("numba") is None:
+        return DeviceStatus("numba", False, "Numba is not installed", "pip install numba")
+    if "numba" in _failed_imports:
+        return DeviceStatus("numba", False, _failed_imports["numba"], "pip install -U numba")
+    if "xpconv.kernels.numba" not in sys.modules and _jit_is_disabled():
+        reason = "Numba is told to compile nothing (NUMBA_DISABLE_JIT)"
+        return DeviceStatus("numba", False, reason, "unset NUMBA_DISABLE_JIT before Python starts")
+    return DeviceStatus("numba", True, "Numba is installed")
+
+
+def _jit_is_disabled() -> bool:
+    config = getattr(sys.modules.get("numba"), "config", None)
+    if config is not None:
+        return bool(config.DISABLE_JIT)
+    try:
+        return int(os.environ.get("NUMBA_DISABLE_JIT", "0")) != 0
+    except ValueError:  # Numba warns and goes on without it
+        return False
+
+
 @functools.cache
 def _kernels(kind: str) -> ModuleType:
-    return importlib.import_module(f"xpconv.kernels.{kind}")
+    try:
+        return importlib.import_module(f"xpconv.kernels.{kind}")
+    except (ImportError, OSError) as error:  # a Numba of another NumPy, a library of the system that is missing
+        _failed_imports[kind] = f"its kernels cannot be imported ({' '.join(str(error).split())})"
+        _device_of.cache_clear()
+        raise DeviceUnavailableError(_refusal(kind, _status(kind))) from error
+
+
+def _can_load(kind: str) -> bool:
+    try:
+        _kernels(kind)
+    except DeviceUnavailableError:
+        return False
+    return True
+
+
+def _refusal(name: str, status: DeviceStatus) -> str:
+    return f"device {name!r} cannot be used here: {status.reason}; {status.remedy}"
 
 
 def _card_of(array: object) -> str | None:

@@ -17,12 +17,12 @@ import numpy as np
 import xpconv
 from xpconv.datasets import full_set_available, load_mnist
 from xpconv.datasets.sources import CACHE_VARIABLE, DATA_VARIABLE
-from xpconv.device import ENVIRONMENT_VARIABLE, default_device, devices
+from xpconv.device import ENVIRONMENT_VARIABLE, default_device, devices, get_device
 from xpconv.errors import DataError, DeviceUnavailableError
 from xpconv.kernels.numpy.threads import usable_cores
 
 PACKAGES = ("numpy", "pooch", "rich", "safetensors", "threadpoolctl", "typer", "matplotlib", "numba", "cupy")
-VARIABLES = (ENVIRONMENT_VARIABLE, DATA_VARIABLE, CACHE_VARIABLE)
+VARIABLES = (ENVIRONMENT_VARIABLE, DATA_VARIABLE, CACHE_VARIABLE, "XPCONV_CONV2D")  # the last one: kernels/numba/conv2d.py
 
 # CuPy is published under the name of the CUDA release that it was built for.
 _DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")}
@@ -33,8 +33,8 @@ def examine() -> dict[str, Any]:
 
     Returns:
         Plain values, ready for JSON: ``xpconv``, ``python``, ``platform``, ``packages`` (version or None), ``devices``,
-        ``default_device``, ``blas``, ``cores``, ``environment`` and ``data``; and ``problems``, a list of texts, empty on a
-        sound machine. A device that is not there is no problem.
+        ``default_device``, ``blas``, ``numba`` (how that device computes, or None), ``cores``, ``environment`` and ``data``;
+        and ``problems``, a list of texts, empty on a sound machine. A device that is not there is no problem.
 
     Example:
         >>> from xpconv.doctor import examine
@@ -54,6 +54,7 @@ def examine() -> dict[str, Any]:
     except (DataError, OSError) as error:
         bundled = "damaged"
         problems.append(str(error))
+    numba = _numba()  # before the devices are asked: their kernels may be there and not work
     environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith("XPCONV_")}
     problems += [
         f"the environment variable {name} is set, but xpconv reads {', '.join(VARIABLES)} only"
@@ -68,6 +69,7 @@ def examine() -> dict[str, Any]:
         "devices": [asdict(status) for status in devices()],
         "default_device": default,
         "blas": _blas(),
+        "numba": numba,
         "cores": {"usable": usable_cores(), "physical": physical_cores()},
         "environment": environment,
         "data": {
@@ -102,6 +104,21 @@ def _version(package: str) -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _numba() -> dict[str, Any] | None:
+    try:
+        get_device("numba")
+    except DeviceUnavailableError:
+        return None
+    from xpconv.kernels.numba import compiler, target, threads
+
+    return {
+        "threads": threads.thread_count(),
+        "vector_bits": 8 * target.vector_bytes(),
+        "cache": str(compiler.cache_directory()),
+        "cache_trouble": compiler.cache_trouble(),
+    }
 
 
 def _blas() -> list[dict[str, Any]]:
