@@ -225,3 +225,9 @@ def test_what_is_not_finite_reaches_only_what_sees_it(bad: float, where: str, da
     with np.errstate(invalid="ignore"):
         expected = xc.conv2d_backward_input(dy.astype(np.float64), w.astype(np.float64), x.shape, device="numpy", **options)
     assert_close(dx, expected, np.float32, terms=360)
+
+
+def test_an_unknown_algorithm_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XPCONV_CONV2D", "fft")
+    with pytest.raises(ValueError, match=r"XPCONV_CONV2D must be one of 'direct', .*got 'fft'"):
+        xc.conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2)), device="numba")

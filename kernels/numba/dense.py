@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from xpconv.kernels.numba.compiler import Arguments, CompiledFunction, task
+from xpconv.kernels.numba.compiler import Arguments, CompiledFunction, inline, task
 from xpconv.kernels.numba.intrinsics import (
+    block_width,
     copy,
     fill,
     lane_count,
@@ -36,6 +37,8 @@ from xpconv.kernels.numba.threads import run_with_scratch, thread_count
 DEPTH = 256
 # Rows of a unit at most: their sums, and what is copied of a, stay in the second cache.
 ROWS = 128
+# Registers that a unit is wide at most, where it takes bands of rows.
+COLUMN_VECTORS = 9
 # Multiplications below which starting the threads costs more than it saves.
 SMALL = 1 << 18
 
@@ -62,7 +65,7 @@ class _Product(Arguments):
     vectors: int
     a_bytes: int
     panel_bytes: int
-    sums_bytes: int
+    sums_rows: int
     scratch: int
     scratch_pitch: int
 
@@ -100,12 +103,13 @@ def _plan(
     (rows, depth), size, width = shape, dtype.itemsize, lanes(dtype)
     if rows * columns * depth <= SMALL:
         workers = 1
+    # Rows that are read as they lie must hold a whole block.
+    packs_b = b_strides[1] != size or columns < 3 * width
     vectors = -(-columns // width)
     packs_a = a_strides[0] == size and a_strides[1] != size
-    packs_b = b_strides[1] != size or columns < width
     # Each worker copies what it needs of b: where that is much, blocks of columns are shared out, not bands of rows.
     by_columns = vectors >= 6 * workers and (packs_b or rows < 16 * workers)
-    unit_vectors = 3 if by_columns else vectors
+    unit_vectors = min(vectors, 3 if by_columns else COLUMN_VECTORS)
     unit_rows = min(rows, ROWS) if by_columns else max(1, min(ROWS, -(-rows // workers)))
     row_units = -(-rows // unit_rows)
     a_row, a_step = (1, _odd_lines(unit_rows, size)) if packs_a else (a_strides[0] // size, a_strides[1] // size)
@@ -113,7 +117,7 @@ def _plan(
     tables[0][:unit_rows] = np.arange(unit_rows) * a_row
     a_bytes = min(depth, DEPTH) * a_step * size if packs_a else 0
     panel_bytes = min(depth, DEPTH) * 3 * width * size if packs_b else 0
-    sums_bytes = padded_rows(unit_rows) * 3 * width * size
+    sums_bytes = padded_rows(unit_rows) * unit_vectors * width * size
     template = _Product(
         a=0,
         b=0,
@@ -136,11 +140,11 @@ def _plan(
         vectors=vectors,
         a_bytes=_whole_lines(a_bytes),
         panel_bytes=_whole_lines(panel_bytes),
-        sums_bytes=_whole_lines(sums_bytes),
+        sums_rows=padded_rows(unit_rows),
         scratch=0,
         scratch_pitch=0,
     )
-    scratch = template.a_bytes + template.panel_bytes + template.sums_bytes + 64 + width * width * size
+    scratch = template.a_bytes + template.panel_bytes + width * width * size + 64 + sums_bytes
     return _Plan(_multiply(numba.from_dtype(dtype)), template, workers, scratch, tables)
 
 
@@ -160,70 +164,69 @@ def _multiply(real: Any) -> CompiledFunction:
         size, lanes = size_of(real), lane_count(real)
         turned = a.scratch + worker * a.scratch_pitch
         panel = turned + a.a_bytes
-        sums = panel + a.panel_bytes
-        square = sums + a.sums_bytes
+        square = panel + a.panel_bytes
+        sums = square + lanes * lanes * size
         for unit in range(worker * a.units // workers, (worker + 1) * a.units // workers):
             row = unit % a.row_units * a.unit_rows
             rows = min(a.unit_rows, a.rows - row)
-            vector = unit // a.row_units * a.unit_vectors
-            last = min(a.vectors, vector + a.unit_vectors)
-            while vector < last:
-                width = min(3, last - vector)
-                if last - vector == 4:
-                    width = 2
-                pitch = width * lanes
-                # Rows that are read as they lie end where the matrix ends: the last block reaches back over the one before.
-                column = vector * lanes
-                if a.packs_b == 0:
-                    while width * lanes > a.columns:
-                        width -= 1
+            first = unit // a.row_units * a.unit_vectors
+            last = min(a.vectors, first + a.unit_vectors)
+            fill(real, sums, a.sums_rows * (last - first) * lanes)
+            for k in range(0, a.depth, DEPTH):
+                depth = min(DEPTH, a.depth - k)
+                left = a.a + (row * a.a_row + k * a.a_step) * size
+                if a.packs_a:
+                    for i in range(depth):
+                        to = turned + pointer(a.a_steps, numba.int64)[i] * size
+                        copy(real, left + i * a.a_step * size, to, rows)
+                    left = turned
+                vector = first
+                while vector < last:
+                    width = block_width(last - vector)
                     pitch = width * lanes
-                    column = min(column, a.columns - pitch)
-                kept = min(pitch, a.columns - column)
-                for k in range(0, a.depth, DEPTH):
-                    depth = min(DEPTH, a.depth - k)
-                    block, block_pitch = a.b + (k * a.b_row + column * a.b_column) * size, a.b_row
+                    column = first_column(vector * lanes, pitch, a.columns, a.packs_b)
+                    right, right_pitch = a.b + (k * a.b_row + column * a.b_column) * size, a.b_row
                     if a.packs_b:
-                        if kept < pitch:
-                            fill(real, panel, depth * pitch)
-                        if a.b_column == 1:
-                            for i in range(depth):
-                                copy(real, block + i * a.b_row * size, panel + i * pitch * size, kept)
-                        elif a.b_row == 1:
-                            transpose(real, block, a.b_column, kept, depth, panel, pitch, square, False)
-                        else:
-                            read, written = pointer(block, real), pointer(panel, real)
-                            for i in range(depth):
-                                for j in range(kept):
-                                    written[i * pitch + j] = read[i * a.b_row + j * a.b_column]
-                        block, block_pitch = panel, pitch
-                    left = a.a + (row * a.a_row + k * a.a_step) * size
-                    if a.packs_a:
-                        if vector == unit // a.row_units * a.unit_vectors or a.depth > DEPTH:
-                            for i in range(depth):
-                                to = turned + pointer(a.a_steps, numba.int64)[i] * size
-                                copy(real, left + i * a.a_step * size, to, rows)
-                        left = turned
-                    if k == 0:
-                        for i in range(rows):
-                            fill(real, sums + i * pitch * size, pitch)
+                        pack_rows(real, a, right, depth, min(pitch, a.columns - column), panel, pitch, square)
+                        right, right_pitch = panel, pitch
+                    block = sums + (vector - first) * lanes * a.sums_rows * size
                     multiply(
-                        real,
-                        width,
-                        rows,
-                        depth,
-                        left,
-                        a.a_rows,
-                        a.a_steps,
-                        block,
-                        block_pitch,
-                        sums,
-                        pitch,
-                        sums,
-                        pitch,
+                        real, width, rows, depth, left, a.a_rows, a.a_steps, right, right_pitch, block, pitch, block, pitch
                     )
+                    vector += width
+            vector = first
+            while vector < last:
+                width = block_width(last - vector)
+                pitch = width * lanes
+                column = first_column(vector * lanes, pitch, a.columns, a.packs_b)
+                block = sums + (vector - first) * lanes * a.sums_rows * size
                 for i in range(rows):
-                    copy(real, sums + i * pitch * size, a.out + ((row + i) * a.columns + column) * size, kept)
+                    to = a.out + ((row + i) * a.columns + column) * size
+                    copy(real, block + i * pitch * size, to, min(pitch, a.columns - column))
                 vector += width
 
     return multiply_matrices
+
+
+@inline
+def first_column(column: int, pitch: int, columns: int, packs: int) -> int:
+    """Where a block begins: rows that are read as they lie end with the matrix, and the last block reaches back."""
+    return column if packs else min(column, columns - pitch)
+
+
+@inline
+def pack_rows(real: Any, a: Any, source: int, rows: int, kept: int, panel: int, pitch: int, square: int) -> None:
+    """Copy some rows of some columns of b side by side; missing columns are zeros."""
+    size = size_of(real)
+    if kept < pitch:
+        fill(real, panel, rows * pitch)
+    if a.b_column == 1:
+        for i in range(rows):
+            copy(real, source + i * a.b_row * size, panel + i * pitch * size, kept)
+    elif a.b_row == 1:
+        transpose(real, source, a.b_column, kept, rows, panel, pitch, square, False)
+    else:
+        read, written = pointer(source, real), pointer(panel, real)
+        for i in range(rows):
+            for j in range(kept):
+                written[i * pitch + j] = read[i * a.b_row + j * a.b_column]

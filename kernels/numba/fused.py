@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 
 from xpconv.geometry import Conv2dGeometry, Window2d
 from xpconv.kernels.numba.compiler import CompiledFunction, inline, task
-from xpconv.kernels.numba.conv2d import correlate_backward
+from xpconv.kernels.numba.conv2d import choose_algorithm, correlate_backward
 from xpconv.kernels.numba.correlation import (
     Correlation,
     Plan,
@@ -59,7 +59,9 @@ CHUNK_BYTES = 16 << 20
 
 
 def fuses_conv2d_max_pool2d(convolution: Conv2dGeometry, pooling: Window2d, itemsize: int) -> bool:
-    """Whether the block is one that the two functions below compute: windows side by side, and not too large."""
+    """Whether the block is one that the two functions below compute, and they are the fastest way to."""
+    if choose_algorithm(forward_correlation(convolution), np.dtype(f"f{itemsize}")) == "winograd":
+        return False  # faster than what is saved by not storing the maps
     row_bytes = pooling.kernel_size[0] * pooling.output_size[1] * pooling.kernel_size[1] * 48 * itemsize
     return (
         pooling.stride == pooling.kernel_size

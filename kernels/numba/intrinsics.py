@@ -263,7 +263,7 @@ def lane_count(typing_context, real):  # type: ignore[no-untyped-def]
 
 @inline
 def block_width(vectors: int) -> int:
-    """How many of the ``vectors`` registers that a matrix is still wide the next tiles take: 1 to 3, never leaving a single one."""
+    """How many of the ``vectors`` registers that a matrix is still wide the next tiles take: 1 to 3, never leaving one."""
     return 3 if vectors == 3 or vectors > 4 else min(vectors, 2)
 
 

@@ -200,7 +200,7 @@ class NarrowPlan:
 
     def __init__(self, problems: tuple[Correlation, ...], dtype: np.dtype[Any], workers: int) -> None:
         problem = problems[0]
-        self.problem, self.problems, self.dtype, self.workers = problem, problems, dtype, workers
+        self.problem, self.dtype, self.workers = problem, dtype, workers
         self.real = numba.from_dtype(dtype)
         lane = lanes(dtype)
         self.lanes_are_channels = not problem.planar and problem.channels == problem.filters == 1
@@ -236,9 +236,9 @@ class NarrowPlan:
         wanted = (BAND_BYTES // (row_elements * dtype.itemsize) - span_h) // step_h + 1
         bands = -(-rows // max(wanted, self.tile_rows))
         bands = max(bands, -(-4 * workers // max(1, problem.batch * self.blocks)))
-        self.bands = max(1, min(bands, rows // self.tile_rows))
-        unit_rows = max(-(-rows // self.bands), self.tile_rows)
-        fewest = rows // self.bands - (rows - min(phase.grid[0] for phase in problems))
+        bands = max(1, min(bands, rows // self.tile_rows))
+        unit_rows = max(-(-rows // bands), self.tile_rows)
+        fewest = rows // bands - (rows - min(phase.grid[0] for phase in problems))
 
         # Where the sums go, and where the elements of the source are.
         if self.lanes_are_channels:
@@ -247,7 +247,6 @@ class NarrowPlan:
         else:
             direct = fewest >= self.tile_rows and columns >= lane and problem.target.column == 1 and len(problems) == 1
             inside = all(phase.inside for phase in seen) and problem.source.column == step_w == 1
-        self.direct = direct
         self.packs = not (inside and direct)
         band_rows = (unit_rows - 1) * step_h + span_h
         # An odd number of cache lines from one plane to the next: else they would share the same few sets of the cache.
@@ -332,8 +331,8 @@ class NarrowPlan:
             first_column=first_column,
             span_h=span_h,
             rows=rows,
-            bands=self.bands,
-            units=problem.batch * self.blocks * self.bands,
+            bands=bands,
+            units=problem.batch * self.blocks * bands,
             packs=int(self.packs),
             band_plane=self.band_plane,
             band_row=self.band_row,
