@@ -145,6 +145,16 @@ def _convolve(x: Any, options: dict[str, Any]) -> None:
         xc.conv2d_backward_weight(x, y, w.shape, **arguments)
         xc.conv_transpose2d(y, w, b, **arguments)
 
+    # Few filters of a group: a tile of them has 1 to 4, and 2 x 2 taps are few terms.
+    for filters, taps in itertools.product((1, 2, 3, 4), (2, 3)):
+        for groups, arguments in ((1, options), (channels, {**options, "groups": channels})):
+            per_group = channels // groups
+            shape = (filters * groups, per_group, taps, taps) if first else (taps, taps, per_group, filters * groups)
+            w = np.ones(shape, x.dtype)
+            y = xc.conv2d(x, w, **arguments)
+            xc.conv2d_backward_input(y, w, x.shape, **arguments)
+            xc.conv2d_backward_weight(x, y, w.shape, **arguments)
+
 
 def _pool(x: Any, options: dict[str, Any]) -> None:
     # Widths and strides of 1, 2 and 3 may be constants of the machine code; of two heights, one meets no special case.
