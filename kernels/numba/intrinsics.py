@@ -29,6 +29,8 @@ Value = Any  # a value of llvmlite
 #   32 registers of 64 bytes:  24 x 1  161 GFLOP/s   10 x 2  211    9 x 3  216    6 x 4  189   (12 x 2: 142, LLVM runs out)
 #   16 registers of 32 bytes:  10 x 1  105            6 x 2  117    4 x 3  109
 TILE_ROWS_1, TILE_ROWS_2, TILE_ROWS_3 = (24, 10, 9) if registers() == 32 else (10, 6, 4)
+# Rows of the tile that takes the last few rows, where a whole one would be half empty.
+HALF_TILE_1, HALF_TILE_2, HALF_TILE_3 = ((rows + 1) // 2 for rows in (TILE_ROWS_1, TILE_ROWS_2, TILE_ROWS_3))
 
 
 class VectorCode:
@@ -61,6 +63,27 @@ class VectorCode:
         """A register to memory, likewise."""
         instruction = self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()))
         instruction.align = self.itemsize
+
+    def first_lanes(self, count: Value) -> Value:
+        """A mask of the first ``count`` lanes."""
+        numbers = ir.Constant(ir.VectorType(INT64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", numbers, self.broadcast(count, ir.VectorType(INT64, self.lanes)))
+
+    def load_where(self, mask: Value, address: Value) -> Value:
+        """The lanes of a register that the mask names; nothing is read for the others, which are zeros."""
+        return self._masked("llvm.masked.load", self.type, address, mask, ir.Constant(self.type, [0.0] * self.lanes))
+
+    def store_where(self, mask: Value, value: Value, address: Value) -> None:
+        """To memory the lanes that the mask names."""
+        self._masked("llvm.masked.store", ir.VoidType(), address, mask, value)
+
+    def _masked(self, name: str, result: Any, address: Value, mask: Value, value: Value) -> Value:
+        place = self.builder.inttoptr(address, INT32.as_pointer())
+        aligned = INT32(self.itemsize)
+        ordered = [place, aligned, mask, value] if name.endswith("load") else [value, place, aligned, mask]
+        kind = ir.FunctionType(result, [argument.type for argument in ordered])
+        full_name = f"{name}.v{self.lanes}f{8 * self.itemsize}.p0"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, full_name), ordered)
 
     def load_scalar(self, address: Value) -> Value:
         """One element."""
@@ -285,25 +308,34 @@ def multiply(
 ) -> None:
     """:func:`outer_products` for any number of rows, and 1 to 3 registers; the shape of the tile follows from their number.
 
-    The last tile is a whole one: ``a_rows`` must be readable, ``start`` (unless its pitch is 0) too, and ``c`` writable, for as
-    many rows as whole tiles have; :func:`padded_rows` tells how many.
+    The last tile is a whole or a half one: ``a_rows`` must be readable, ``start`` (unless its pitch is 0) too, and ``c``
+    writable, for as many rows as it has; :func:`padded_rows` tells how many.
     """
     size = size_of(real)
     if vectors == 1:
         for row in range(0, rows, TILE_ROWS_1):
             from_start, to = start + row * start_pitch * size, c + row * c_pitch * size
             table = a_rows + row * 8
-            outer_products(real, TILE_ROWS_1, 1, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
+            if rows - row > HALF_TILE_1:
+                outer_products(real, TILE_ROWS_1, 1, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
+            else:
+                outer_products(real, HALF_TILE_1, 1, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
     elif vectors == 2:
         for row in range(0, rows, TILE_ROWS_2):
             from_start, to = start + row * start_pitch * size, c + row * c_pitch * size
             table = a_rows + row * 8
-            outer_products(real, TILE_ROWS_2, 2, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
+            if rows - row > HALF_TILE_2:
+                outer_products(real, TILE_ROWS_2, 2, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
+            else:
+                outer_products(real, HALF_TILE_2, 2, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
     else:
         for row in range(0, rows, TILE_ROWS_3):
             from_start, to = start + row * start_pitch * size, c + row * c_pitch * size
             table = a_rows + row * 8
-            outer_products(real, TILE_ROWS_3, 3, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
+            if rows - row > HALF_TILE_3:
+                outer_products(real, TILE_ROWS_3, 3, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
+            else:
+                outer_products(real, HALF_TILE_3, 3, depth, a, table, a_steps, b, b_pitch, from_start, start_pitch, to, c_pitch)
 
 
 def padded_rows(rows: int) -> int:
@@ -311,20 +343,49 @@ def padded_rows(rows: int) -> int:
     return rows + max(TILE_ROWS_1, TILE_ROWS_2, TILE_ROWS_3) - 1
 
 
-@inline
-def copy(real: Any, source: int, target: int, count: int) -> None:
-    """Copy ``count`` elements."""
-    read, written = pointer(source, real), pointer(target, real)
-    for i in range(count):
-        written[i] = read[i]
+@intrinsic(prefer_literal=True)  # type: ignore[misc]
+def copy(typing_context, real, source, target, count):  # type: ignore[no-untyped-def]
+    """Copy ``count`` elements, the last ones of less than a register in one masked step: most rows of images are short."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, source, target, count = arguments
+        v = VectorCode(builder, real.dtype)
+        whole, rest = builder.sdiv(count, INT64(v.lanes)), builder.srem(count, INT64(v.lanes))
+
+        def move(index: Value, _: list[Value]) -> list[Value]:
+            step = builder.mul(index, INT64(v.lanes))
+            v.store(v.load(v.at(source, step)), v.at(target, step))
+            return []
+
+        v.loop(whole, [], move)
+        with builder.if_then(builder.icmp_signed(">", rest, INT64(0))):
+            done, mask = builder.mul(whole, INT64(v.lanes)), v.first_lanes(rest)
+            v.store_where(mask, v.load_where(mask, v.at(source, done)), v.at(target, done))
+        return context.get_dummy_value()
+
+    return types.void(real, *[types.int64] * 3), generate
 
 
-@inline
-def fill(real: Any, target: int, count: int) -> None:
+@intrinsic(prefer_literal=True)  # type: ignore[misc]
+def fill(typing_context, real, target, count):  # type: ignore[no-untyped-def]
     """Write ``count`` zeros."""
-    written = pointer(target, real)
-    for i in range(count):
-        written[i] = real(0)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, target, count = arguments
+        v = VectorCode(builder, real.dtype)
+        zero = ir.Constant(v.type, [0.0] * v.lanes)
+        whole, rest = builder.sdiv(count, INT64(v.lanes)), builder.srem(count, INT64(v.lanes))
+
+        def write(index: Value, _: list[Value]) -> list[Value]:
+            v.store(zero, v.at(target, builder.mul(index, INT64(v.lanes))))
+            return []
+
+        v.loop(whole, [], write)
+        with builder.if_then(builder.icmp_signed(">", rest, INT64(0))):
+            v.store_where(v.first_lanes(rest), zero, v.at(target, builder.mul(whole, INT64(v.lanes))))
+        return context.get_dummy_value()
+
+    return types.void(real, *[types.int64] * 2), generate
 
 
 @inline
