@@ -218,3 +218,34 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before - y.nbytes // 
         for images in ("8", "64")
     ]
     assert extra[1] - extra[0] < 16 * 1024, extra  # KiB; the im2col matrix of 56 more images would take 1,480 MiB
+
+
+@pytest.mark.parametrize("device", [status.name for status in xc.devices() if status.available])
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+@pytest.mark.parametrize(
+    "options", [{"stride": 2}, {"stride": 1, "padding": (1, 1)}, {"stride": (2, 3), "dilation": (2, 3), "padding": (2, 1)}]
+)
+def test_misplaced_indices_are_counted(device: str, data_format: str, options: dict[str, object]) -> None:
+    shape = (2, 3, 11, 13) if data_format == "channels_first" else (2, 11, 13, 3)
+    geometry = window_2d("test", shape, (3, 2), data_format=data_format, **options)
+    count = xc.get_device(device).kernels.count_misplaced
+    _, right = reference_kernels.max_pool2d_forward(np.random.default_rng(0).standard_normal(shape), geometry, True)
+    assert right is not None
+    assert count(right, geometry) == 0
+    random = np.random.default_rng(1)
+    for _ in range(20):
+        indices = np.where(random.random(right.shape) < 0.5, right, random.integers(-20, 170, right.shape))
+        expected = 0
+        for at in np.ndindex(indices.shape):
+            row, column = divmod(int(indices[at]), 13)
+            i, j = at[2:] if data_format == "channels_first" else at[1:3]
+            taps = [
+                (i * geometry.stride[0] - geometry.padding[0][0] + r * geometry.dilation[0],
+                 j * geometry.stride[1] - geometry.padding[1][0] + c * geometry.dilation[1])
+                for r in range(3)
+                for c in range(2)
+            ]  # fmt: skip
+            expected += not (0 <= row < 11 and (row, column) in taps)
+        assert count(np.ascontiguousarray(indices), geometry) == expected
+    for huge in (2**62, -(2**62), np.iinfo(np.int64).max, np.iinfo(np.int64).min):
+        assert count(np.full(right.shape, huge), geometry) == right.size

@@ -461,7 +461,7 @@ def max_pool2d_backward(
     x_shape = _shape(op, "input_shape", input_shape)
     geometry = _pooling(op, x_shape, "input_shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
     dy = _gradient(op, dy, geometry, len(x_shape))
-    winners = _indices(op, indices, geometry, len(x_shape))
+    winners = _indices(op, indices, geometry, len(x_shape), place)
     return _as_given(place.kernels.max_pool2d_backward(dy, winners, geometry), len(x_shape))
 
 
@@ -944,8 +944,10 @@ def _adaptive_max_backward(
         row_cells, column_cells = _along_plane(part.rows.first_cells, part.columns.first_cells, data_format)
         local_rows = rows[part.outputs] - row_starts + row_cells
         local_columns = columns[part.outputs] - column_starts + column_cells
-        _check_winners(op, local_rows, local_columns, part.window)
-        local = place.xp.ascontiguousarray(local_rows * part.window.size[1] + local_columns)
+        height, width = part.window.size
+        within = (local_rows >= 0) & (local_rows < height) & (local_columns >= 0) & (local_columns < width)
+        local = place.xp.ascontiguousarray(place.xp.where(within, local_rows * width + local_columns, -1))
+        _check_winners(op, local, part.window, place)
         share = place.xp.ascontiguousarray(gradient[part.outputs])
         place.xp.add.at(dx, part.cells, place.kernels.max_pool2d_backward(share, local, part.window))
     return _as_given(dx, dy.ndim)
@@ -1091,31 +1093,27 @@ def _gradient(op: str, dy: Array, geometry: Window2d | Conv2dGeometry, rank: int
     return dy.reshape(geometry.y_shape)
 
 
-def _indices(op: str, indices: Array, geometry: Window2d, rank: int) -> Array:
-    limit = geometry.size[0] * geometry.size[1]
-    positions = index_array(op, "indices", indices, geometry.y_shape[-rank:], limit).reshape(geometry.y_shape)
-    _check_winners(op, positions // geometry.size[1], positions % geometry.size[1], geometry)
+def _indices(op: str, indices: Array, geometry: Window2d, rank: int, place: Device) -> Array:
+    shape, limit = geometry.y_shape[-rank:], geometry.size[0] * geometry.size[1]
+    if isinstance(indices, np.ndarray) and indices.dtype == np.int64 and indices.shape == shape and indices.flags.c_contiguous:
+        # As max_pool2d returned them: one look tells that all is well, and only what isn't is looked at more closely.
+        positions = indices.reshape(geometry.y_shape)
+        if place.kernels.count_misplaced(positions, geometry) == 0:
+            return positions
+    positions = index_array(op, "indices", indices, shape, limit).reshape(geometry.y_shape)
+    _check_winners(op, positions, geometry, place)
     return positions
 
 
-def _check_winners(op: str, rows: Array, columns: Array, geometry: Window2d) -> None:
+def _check_winners(op: str, positions: Array, geometry: Window2d, place: Device) -> None:
     # A position that its own window doesn't read would be given no gradient by any kernel.
-    axes = (2, 3) if geometry.data_format == "channels_first" else (1, 2)
-    for axis, positions in enumerate((rows, columns)):
-        starts = np.arange(geometry.output_size[axis]) * geometry.stride[axis] - geometry.padding[axis][0]
-        shape = [1, 1, 1, 1]
-        shape[axes[axis]] = -1
-        steps = positions - starts.reshape(shape)
-        if geometry.dilation[axis] == 1:
-            read = (steps >= 0) & (steps < geometry.kernel_size[axis])
-        else:
-            read = (steps >= 0) & (steps < geometry.span[axis]) & (steps % geometry.dilation[axis] == 0)
-        if not read.all():
-            raise ValueError(
-                f"{op}: indices must lie inside their windows; {int((~read).sum())} of them do not "
-                f"(image size {geometry.size}, pool_size={geometry.kernel_size}, stride={geometry.stride}, "
-                f"padding={geometry.padding}, dilation={geometry.dilation})"
-            )
+    misplaced = place.kernels.count_misplaced(positions, geometry)
+    if misplaced:
+        raise ValueError(
+            f"{op}: indices must lie inside their windows; {misplaced} of them do not "
+            f"(image size {geometry.size}, pool_size={geometry.kernel_size}, stride={geometry.stride}, "
+            f"padding={geometry.padding}, dilation={geometry.dilation})"
+        )
 
 
 def _pooling(

@@ -1016,6 +1016,7 @@ def _weave(real: Any, spread: int, a: Any, sums: int, target: int, row: int, row
                     _copy_line(real, from_row, to_row, columns)
                 elif (
                     a.target_column == 2
+                    and columns > 1  # of an image one pixel wide the next phase is that of the next row
                     and phase < a.phase_count
                     and phases[fields + a.phase_fields + 4] == phases[fields + 4] + 1
                 ):

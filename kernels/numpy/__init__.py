@@ -24,6 +24,7 @@ from xpconv.kernels.numpy.im2col import col2im, im2col
 from xpconv.kernels.numpy.pool2d import (
     avg_pool2d_backward,
     avg_pool2d_forward,
+    count_misplaced,
     max_pool2d_backward,
     max_pool2d_forward,
     max_unpool2d,
@@ -41,6 +42,7 @@ __all__ = [
     "conv2d_forward",
     "conv2d_max_pool2d_backward",
     "conv2d_max_pool2d_forward",
+    "count_misplaced",
     "fuses_conv2d_max_pool2d",
     "im2col",
     "matmul",

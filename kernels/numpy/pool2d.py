@@ -62,6 +62,22 @@ def max_pool2d_backward(dy: Array, indices: Array, geometry: Window2d) -> Array:
     return dx
 
 
+def count_misplaced(indices: Array, geometry: Window2d) -> int:
+    """How many positions are none of a pixel of the image that their own window reads."""
+    height, width = geometry.size
+    read = (indices >= 0) & (indices < height * width)
+    axes = (2, 3) if geometry.data_format == "channels_first" else (1, 2)
+    for axis, positions in enumerate((indices // width, indices % width)):
+        shape = [1, 1, 1, 1]
+        shape[axes[axis]] = -1
+        starts = np.arange(geometry.output_size[axis]) * geometry.stride[axis] - geometry.padding[axis][0]
+        steps = positions - starts.reshape(shape)
+        read &= (steps >= 0) & (steps < geometry.span[axis])
+        if geometry.dilation[axis] > 1:
+            read &= steps % geometry.dilation[axis] == 0
+    return int(read.size - np.count_nonzero(read))
+
+
 def avg_pool2d_forward(x: Array, geometry: Window2d, count_include_pad: bool) -> Array:
     """See :func:`xpconv.functional.avg_pool2d`."""
     y = np.empty(geometry.y_shape, x.dtype)
