@@ -44,11 +44,14 @@ from xpconv.kernels.numba.intrinsics import (
 from xpconv.kernels.numba.memory import Array, address
 from xpconv.kernels.numba.target import lanes
 from xpconv.kernels.numba.threads import run, run_with_scratch
+from xpconv.kernels.numba.vectors import prefetch
 
 # A band of the source that a worker holds at a time: of 64 KiB to 1 MiB these were the fastest with 2 MiB of L2 a core.
 BAND_BYTES = 256 << 10
 # Pixels of the grid that it computes from it at most; their sums, for one block of filters, stay in the cache too.
 UNIT_PIXELS = 1024
+# How many planes ahead of the one that is copied memory is asked for.
+PLANES_AHEAD = 4
 # Elements of weights below which sharing their packing among threads costs more than it saves.
 SMALL_WEIGHT = 1 << 14
 
@@ -617,6 +620,9 @@ def pack_band(real: Any, a: Any, source: int, images: int, row: int, rows: int, 
                 place = image * a.source_image + plane * a.source_channel + from_row * a.source_row + column * a.source_column
                 start = source + place * size
                 if a.source_column == a.inner:
+                    # The memory foresees a row that is read in order, but not the next plane.
+                    for line in range(0, (right - left) * a.inner * size, 64):
+                        prefetch(start + PLANES_AHEAD * a.source_channel * size + line)
                     copy(real, start, to + left * a.inner * size, (right - left) * a.inner)
                 else:
                     for j in range(left, right):
