@@ -29,11 +29,11 @@ from xpconv.kernels.numba.intrinsics import (
     size_of,
     transpose,
 )
-from xpconv.kernels.numba.memory import Array, address, empty
+from xpconv.kernels.numba.memory import Array, address, empty, odd_lines, whole_lines
 from xpconv.kernels.numba.target import lanes
 from xpconv.kernels.numba.threads import run_with_scratch, thread_count
 
-# Terms added up before the next block of columns takes its turn: that part of b stays in the first cache.
+# Terms added up before the next block of columns takes its turn; of 96 to 256 all were equally fast.
 DEPTH = 256
 # Rows of a unit at most: their sums, and what is copied of a, stay in the second cache.
 ROWS = 128
@@ -112,7 +112,7 @@ def _plan(
     unit_vectors = min(vectors, 3 if by_columns else COLUMN_VECTORS)
     unit_rows = min(rows, ROWS) if by_columns else max(1, min(ROWS, -(-rows // workers)))
     row_units = -(-rows // unit_rows)
-    a_row, a_step = (1, _odd_lines(unit_rows, size)) if packs_a else (a_strides[0] // size, a_strides[1] // size)
+    a_row, a_step = (1, odd_lines(unit_rows, size)) if packs_a else (a_strides[0] // size, a_strides[1] // size)
     tables = np.zeros(padded_rows(unit_rows), np.int64), np.arange(min(depth, DEPTH)) * a_step
     tables[0][:unit_rows] = np.arange(unit_rows) * a_row
     a_bytes = min(depth, DEPTH) * a_step * size if packs_a else 0
@@ -138,23 +138,14 @@ def _plan(
         packs_a=int(packs_a),
         packs_b=int(packs_b),
         vectors=vectors,
-        a_bytes=_whole_lines(a_bytes),
-        panel_bytes=_whole_lines(panel_bytes),
+        a_bytes=whole_lines(a_bytes),
+        panel_bytes=whole_lines(panel_bytes),
         sums_rows=padded_rows(unit_rows),
         scratch=0,
         scratch_pitch=0,
     )
     scratch = template.a_bytes + template.panel_bytes + width * width * size + 64 + sums_bytes
     return _Plan(_multiply(numba.from_dtype(dtype)), template, workers, scratch, tables)
-
-
-def _whole_lines(size: int) -> int:
-    return -(-size // 64) * 64
-
-
-def _odd_lines(elements: int, size: int) -> int:
-    # Elements in an odd number of cache lines: rows that far apart don't share the same few sets of the cache.
-    return (-(-elements * size // 64) | 1) * 64 // size
 
 
 @functools.cache

@@ -88,6 +88,16 @@ class borrowed:  # noqa: N801 - used as a function
                 kept.append(self.memory)
 
 
+def whole_lines(size: int) -> int:
+    """Bytes of the cache lines that ``size`` bytes take."""
+    return -(-size // 64) * 64
+
+
+def odd_lines(elements: int, itemsize: int) -> int:
+    """Elements of an odd number of cache lines: rows that far apart don't share the same few sets of the cache."""
+    return (-(-elements * itemsize // 64) | 1) * 64 // itemsize
+
+
 def _looked_up(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 

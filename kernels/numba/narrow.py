@@ -55,7 +55,7 @@ from xpconv.kernels.numba.intrinsics import (
     size_of,
     transpose,
 )
-from xpconv.kernels.numba.memory import Array, address, borrowed
+from xpconv.kernels.numba.memory import Array, address, borrowed, odd_lines
 from xpconv.kernels.numba.target import lanes, registers
 from xpconv.kernels.numba.threads import run, run_with_scratch
 
@@ -249,9 +249,7 @@ class NarrowPlan:
             inside = all(phase.inside for phase in seen) and problem.source.column == step_w == 1
         self.packs = not (inside and direct)
         band_rows = (unit_rows - 1) * step_h + span_h
-        # An odd number of cache lines from one plane to the next: else they would share the same few sets of the cache.
-        line = 64 // dtype.itemsize
-        plane = (-(-(band_rows * len(self.lines) * line_pitch + lane) // line) | 1) * line
+        plane = odd_lines(band_rows * len(self.lines) * line_pitch + lane, dtype.itemsize)
         if self.packs:
             self.band_plane, self.band_row = plane, len(self.lines) * line_pitch
             self.band_column = lane if self.lanes_are_channels else 1

@@ -53,7 +53,7 @@ from xpconv.kernels.numba.intrinsics import (
     size_of,
     transpose,
 )
-from xpconv.kernels.numba.memory import Array, address
+from xpconv.kernels.numba.memory import Array, address, odd_lines, whole_lines
 from xpconv.kernels.numba.target import lanes
 from xpconv.kernels.numba.threads import run_with_scratch
 
@@ -176,11 +176,11 @@ class WinogradPlan:
         block = min(self.vectors, 3) * width
         band_rows = min(problem.size[0], self.unit_rows * TILE + PATCH - TILE)
         band_image = band_rows * problem.size[1] * problem.channels
-        pixel_plane = _odd_lines(tiles * problem.channels)
-        product_plane = _odd_lines(padded_rows(tiles) * block)
-        band_bytes = _whole_lines(self.unit_images * band_image * size) if problem.planar else 0
-        sums_bytes = _whole_lines(self.unit_images * self.unit_rows * TILE * columns * block * size)
-        zero_bytes = _whole_lines(max(problem.channels, block) * size)
+        pixel_plane = odd_lines(tiles * problem.channels, size)
+        product_plane = odd_lines(padded_rows(tiles) * block, size)
+        band_bytes = whole_lines(self.unit_images * band_image * size) if problem.planar else 0
+        sums_bytes = whole_lines(self.unit_images * self.unit_rows * TILE * columns * block * size)
+        zero_bytes = whole_lines(max(problem.channels, block) * size)
         pixel_bytes, product_bytes = POINTS * pixel_plane * size, POINTS * product_plane * size
         self.scratch = band_bytes + pixel_bytes + product_bytes + 2 * sums_bytes + 2 * zero_bytes + _SMALL_BYTES
         self.template = _UnitArguments(
@@ -337,16 +337,6 @@ def _are_neighbours(places: tuple[int, ...]) -> bool:
 def _magnitude(bits: Array) -> float:
     # Of numbers without sign the bits have the same order, and those of an infinity and of NaN are the largest.
     return float(bits.max().astype(np.int32).view(_DTYPE))
-
-
-def _whole_lines(size: int) -> int:
-    return -(-size // 64) * 64
-
-
-def _odd_lines(elements: int) -> int:
-    # Planes that are an even number of cache lines apart share some few sets of the cache.
-    line = 64 // _DTYPE.itemsize
-    return (-(-elements // line) | 1) * line
 
 
 # ---- the transforms, a register at a time --------------------------------------------------------------------------------
