@@ -563,18 +563,9 @@ def _correlate(real: Any) -> CompiledFunction:
         turned = sums + a.sums_bytes
         square = turned + a.sums_bytes
         for unit in range(worker * a.units // workers, (worker + 1) * a.units // workers):
-            group, number = unit % a.groups, unit // a.groups
-            image = number // a.bands * a.unit_images
-            images = min(a.unit_images, a.batch - image)
-            row = number % a.bands * a.unit_rows
-            rows = min(a.unit_rows, a.rows - row)
+            group, image, images, row, rows = unit_at(a, unit)
             pixels = images * rows * a.columns
-            source = a.source + (image * a.source_image + group * a.source_group) * size
-            if a.packs:
-                pack_band(real, a, source, images, row, rows, band)
-                source = band
-            else:
-                source += row * a.step_h * a.source_row * size
+            source = source_of_unit(real, a, group, image, images, row, rows, band)
             done = 0
             while done < a.vectors:
                 width = block_width(a.vectors - done)
@@ -591,6 +582,27 @@ def _correlate(real: Any) -> CompiledFunction:
                 done += width
 
     return correlate
+
+
+@inline
+def unit_at(a: Any, unit: int) -> tuple[int, int, int, int, int]:
+    """Group of a unit, its first image and how many, and its first row of the grid and how many."""
+    group, number = unit % a.groups, unit // a.groups
+    image, row = number // a.bands * a.unit_images, number % a.bands * a.unit_rows
+    return group, image, min(a.unit_images, a.batch - image), row, min(a.unit_rows, a.rows - row)
+
+
+@inline
+def source_of_unit(real: Any, a: Any, group: int, image: int, images: int, row: int, rows: int, band: int) -> int:
+    """Address from which the tables count what a unit reads: in the source itself, or in its copy at ``band``."""
+    size = size_of(real)
+    source: int = a.source + (image * a.source_image + group * a.source_group) * size
+    if a.packs:
+        pack_band(real, a, source, images, row, rows, band)
+        source = band
+    else:
+        source += row * a.step_h * a.source_row * size
+    return source
 
 
 @inline

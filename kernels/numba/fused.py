@@ -31,16 +31,15 @@ from xpconv.kernels.numba.correlation import (
     UnitArguments,
     backward_correlations,
     forward_correlation,
-    pack_band,
+    source_of_unit,
     store,
     strides_of,
+    unit_at,
 )
 from xpconv.kernels.numba.intrinsics import (
     INT64,
     VectorCode,
-    add_rows,
     block_width,
-    fill,
     lane_count,
     load_offset,
     multiply,
@@ -48,7 +47,7 @@ from xpconv.kernels.numba.intrinsics import (
 )
 from xpconv.kernels.numba.memory import Array, address, borrowed, empty
 from xpconv.kernels.numba.threads import run_with_scratch, thread_count
-from xpconv.kernels.numba.weight_gradient import by_pixel, collect_and_add
+from xpconv.kernels.numba.weight_gradient import add_products, by_pixel, clear_sums, collect_and_add
 
 # A tap number that no window has.
 NO_TAP = 255
@@ -246,18 +245,9 @@ def _convolve_and_pool(real: Any) -> CompiledFunction:
         square = pooled + a.sums_bytes
         windows_w, taps, bytes_of_window = a.columns // a.window_w, a.window_h * a.window_w, a.groups * a.vectors * lanes
         for unit in range(worker * a.units // workers, (worker + 1) * a.units // workers):
-            group, number = unit % a.groups, unit // a.groups
-            image = number // a.bands * a.unit_images
-            images = min(a.unit_images, a.batch - image)
-            row = number % a.bands * a.unit_rows
-            rows = min(a.unit_rows, a.rows - row)
+            group, image, images, row, rows = unit_at(a, unit)
             windows_h = rows // a.window_h
-            source = a.source + (image * a.source_image + group * a.source_group) * size
-            if a.packs:
-                pack_band(real, a, source, images, row, rows, band)
-                source = band
-            else:
-                source += row * a.step_h * a.source_row * size
+            source = source_of_unit(real, a, group, image, images, row, rows, band)
             done = 0
             while done < a.vectors:
                 width = block_width(a.vectors - done)
@@ -341,44 +331,23 @@ def _rebuild_maps(
 def _rebuild_and_collect(real: Any) -> CompiledFunction:
     @task(UnitArguments)
     def rebuild_and_collect(worker: int, workers: int, a: Any) -> None:
-        size, lanes = size_of(real), lane_count(real)
-        part, share = worker % a.parts, worker // a.parts
-        first, last = share * a.depth // a.slices, (share + 1) * a.depth // a.slices
+        lanes = lane_count(real)
+        part = worker % a.parts
         band = a.scratch + worker * a.scratch_pitch
         maps = band + a.band_bytes
         pooled = maps + a.sums_bytes
         square = pooled + a.sums_bytes
-        sums = a.weights + worker * a.worker_elements * size
-        bias_sums = a.bias + worker * a.worker_bias_elements * size
-        fill(real, sums, a.worker_elements)
-        fill(real, bias_sums, a.worker_bias_elements)
+        clear_sums(real, a, worker)
         for unit in range(part * a.units // a.parts, (part + 1) * a.units // a.parts):
-            group, number = unit % a.groups, unit // a.groups
-            image = number // a.bands * a.unit_images
-            images = min(a.unit_images, a.batch - image)
-            row = number % a.bands * a.unit_rows
-            rows = min(a.unit_rows, a.rows - row)
+            group, image, images, row, rows = unit_at(a, unit)
             pixels = images * rows * a.columns
-            source = a.source + (image * a.source_image + group * a.source_group) * size
-            if a.packs:
-                pack_band(real, a, source, images, row, rows, band)
-                source = band
-            else:
-                source += row * a.step_h * a.source_row * size
+            source = source_of_unit(real, a, group, image, images, row, rows, band)
             done = 0
             while done < a.vectors:
                 width = block_width(a.vectors - done)
                 pitch = width * lanes
                 _rebuild_maps(real, a, group, image, images, row, rows, done, width, pooled, maps, pitch, square)
-                block = sums + (group * a.vectors + done) * lanes * a.worker_rows * size
-                steps = a.step_places + first * 8
-                multiply(
-                    real, width, last - first, pixels, source, steps, a.pixel_places, maps, pitch, block, pitch, block, pitch
-                )
-                if share == 0:
-                    for vector in range(width):
-                        to = bias_sums + (group * a.vectors + done + vector) * lanes * size
-                        add_rows(real, pixels, maps + vector * lanes * size, pitch, to)
+                add_products(real, a, worker, width, pixels, source, maps, pitch, group * a.vectors + done)
                 done += width
 
     return rebuild_and_collect
@@ -394,11 +363,7 @@ def _rebuild(real: Any) -> CompiledFunction:
         pooled = a.scratch + worker * a.scratch_pitch
         square = pooled + 2 * a.sums_bytes
         for unit in range(worker * a.units // workers, (worker + 1) * a.units // workers):
-            group, number = unit % a.groups, unit // a.groups
-            image = number // a.bands * a.unit_images
-            images = min(a.unit_images, a.batch - image)
-            row = number % a.bands * a.unit_rows
-            rows = min(a.unit_rows, a.rows - row)
+            group, image, images, row, rows = unit_at(a, unit)
             done = 0
             while done < a.vectors:
                 width = block_width(a.vectors - done)

@@ -20,7 +20,7 @@ import numpy as np
 
 from xpconv.geometry import Conv2dGeometry
 from xpconv.kernels.numba.compiler import Arguments, CompiledFunction, inline, task
-from xpconv.kernels.numba.correlation import Plan, UnitArguments, pack_band
+from xpconv.kernels.numba.correlation import Plan, UnitArguments, source_of_unit, unit_at
 from xpconv.kernels.numba.intrinsics import (
     add_rows,
     block_width,
@@ -131,28 +131,15 @@ def _collect(real: Any) -> CompiledFunction:
     @task(UnitArguments)
     def collect(worker: int, workers: int, a: Any) -> None:
         size, lanes = size_of(real), lane_count(real)
-        part, share = worker % a.parts, worker // a.parts
-        first, last = share * a.depth // a.slices, (share + 1) * a.depth // a.slices
+        part = worker % a.parts
         band = a.scratch + worker * a.scratch_pitch
         gradient = band + a.band_bytes
         square = gradient + 2 * a.sums_bytes
-        sums = a.weights + worker * a.worker_elements * size
-        bias_sums = a.bias + worker * a.worker_bias_elements * size
-        fill(real, sums, a.worker_elements)
-        fill(real, bias_sums, a.worker_bias_elements)
+        clear_sums(real, a, worker)
         for unit in range(part * a.units // a.parts, (part + 1) * a.units // a.parts):
-            group, number = unit % a.groups, unit // a.groups
-            image = number // a.bands * a.unit_images
-            images = min(a.unit_images, a.batch - image)
-            row = number % a.bands * a.unit_rows
-            rows = min(a.unit_rows, a.rows - row)
+            group, image, images, row, rows = unit_at(a, unit)
             pixels = images * rows * a.columns
-            source = a.source + (image * a.source_image + group * a.source_group) * size
-            if a.packs:
-                pack_band(real, a, source, images, row, rows, band)
-                source = band
-            else:
-                source += row * a.step_h * a.source_row * size
+            source = source_of_unit(real, a, group, image, images, row, rows, band)
             done = 0
             while done < a.vectors:
                 width = block_width(a.vectors - done)
@@ -165,29 +152,46 @@ def _collect(real: Any) -> CompiledFunction:
                 else:
                     lines, line_pitch = gradient, pitch
                     by_pixel(real, a, dy, images, rows * a.columns, kept, gradient, pitch, square)
-                block = sums + (group * a.vectors + done) * lanes * a.worker_rows * size
-                multiply(
-                    real,
-                    width,
-                    last - first,
-                    pixels,
-                    source,
-                    a.step_places + first * 8,
-                    a.pixel_places,
-                    lines,
-                    line_pitch,
-                    block,
-                    pitch,
-                    block,
-                    pitch,
-                )
-                if share == 0:
-                    for vector in range(width):
-                        to = bias_sums + ((group * a.vectors + done + vector) * lanes) * size
-                        add_rows(real, pixels, lines + vector * lanes * size, line_pitch, to)
+                add_products(real, a, worker, width, pixels, source, lines, line_pitch, group * a.vectors + done)
                 done += width
 
     return collect
+
+
+@inline
+def clear_sums(real: Any, a: Any, worker: int) -> None:
+    """Set the sums of a worker to zero."""
+    fill(real, a.weights + worker * a.worker_elements * size_of(real), a.worker_elements)
+    fill(real, a.bias + worker * a.worker_bias_elements * size_of(real), a.worker_bias_elements)
+
+
+@inline
+def add_products(
+    real: Any, a: Any, worker: int, width: int, pixels: int, source: int, lines: int, line_pitch: int, vector: int
+) -> None:
+    """Add what a unit contributes to the sums of a worker for a block of filters.
+
+    Args:
+        real: Dtype.
+        a: The arguments.
+        worker: The worker; it has the terms of its slice, and the first slice has the bias, too.
+        width: Registers that the block is wide.
+        pixels: Number of pixels of the unit.
+        source: Address from which the tables count.
+        lines: Address of the gradient, (pixels, lanes).
+        line_pitch: Elements from one pixel of it to the next.
+        vector: Number of the block's first register among those of all groups.
+    """
+    size, lanes = size_of(real), lane_count(real)
+    share, pitch = worker // a.parts, width * lanes
+    first, last = share * a.depth // a.slices, (share + 1) * a.depth // a.slices
+    block = a.weights + (worker * a.worker_elements + vector * lanes * a.worker_rows) * size
+    steps = a.step_places + first * 8
+    multiply(real, width, last - first, pixels, source, steps, a.pixel_places, lines, line_pitch, block, pitch, block, pitch)
+    if share == 0:
+        for index in range(width):
+            to = a.bias + (worker * a.worker_bias_elements + (vector + index) * lanes) * size
+            add_rows(real, pixels, lines + index * lanes * size, line_pitch, to)
 
 
 @inline
