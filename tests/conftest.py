@@ -83,19 +83,24 @@ def smallest_parts(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         for module in ("conv2d", "fused", "windows"):
             monkeypatch.setattr(f"xpconv.kernels.numpy.{module}.CHUNK_BYTES", 1)
     if device == "numba":
-        modules = [importlib.import_module(f"xpconv.kernels.numba.{name}") for name in NUMBA_PARTS]
-        for module, names in zip(modules, NUMBA_PARTS.values(), strict=True):
-            for name in names:
-                monkeypatch.setattr(module, name, 1)
-        plans = [value for module in modules for value in vars(module).values() if _remembers_plans(value)]
-        assert plans
-        for plan in plans:
-            plan.cache_clear()
-        yield
-        for plan in plans:
-            plan.cache_clear()
+        yield from smallest_numba_parts(monkeypatch)
     else:
         yield
+
+
+def smallest_numba_parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As :func:`smallest_parts`, for a fixture of tests that know only this device."""
+    modules = [importlib.import_module(f"xpconv.kernels.numba.{name}") for name in NUMBA_PARTS]
+    for module, names in zip(modules, NUMBA_PARTS.values(), strict=True):
+        for name in names:
+            monkeypatch.setattr(module, name, 1)
+    plans = [value for module in modules for value in vars(module).values() if _remembers_plans(value)]
+    assert plans
+    for plan in plans:
+        plan.cache_clear()
+    yield
+    for plan in plans:
+        plan.cache_clear()
 
 
 # What decides the size of the parts, and whether threads take part, in each file of the numba device.
@@ -105,8 +110,9 @@ NUMBA_PARTS = {
     "elementwise": ("SMALL", "SOFTMAX_BYTES"),
     "fused": ("CHUNK_BYTES",),
     "im2col": ("SMALL",),
+    "narrow": ("BAND_BYTES", "SUMS_BYTES", "SMALL_WORK"),
     "pool2d": ("ELEMENTS_WORTH_A_THREAD",),
-    "weight_gradient": ("SMALL",),
+    "weight_gradient": ("SUMS_BYTES", "SMALL"),
     "winograd": ("UNIT_BYTES", "SMALL_WEIGHT"),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import WindowCase, assert_close, normal, window_cases
+from conftest import WindowCase, assert_close, normal, smallest_numba_parts, window_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ from xpconv.geometry import conv2d_geometry, window_2d
 numba = pytest.importorskip("numba")
 
 from xpconv.kernels import numpy as numpy_kernels  # noqa: E402
-from xpconv.kernels.numba import conv2d, correlation, fused, weight_gradient  # noqa: E402
+from xpconv.kernels.numba import conv2d, fused  # noqa: E402
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,25 +96,18 @@ def test_shapes_beyond_the_sizes_of_its_blocks(case: str, data_format: str) -> N
 @pytest.fixture
 def smallest_units(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Cut all work as small as it can be cut."""
-    monkeypatch.setattr(correlation, "BAND_BYTES", 1)
-    monkeypatch.setattr(correlation, "UNIT_PIXELS", 1)
-    monkeypatch.setattr(weight_gradient, "SUMS_BYTES", 1)
-    monkeypatch.setattr(fused, "CHUNK_BYTES", 1)
-    caches = conv2d._plan, conv2d._winograd_plan, fused._fused
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for cache in caches:
-        cache.cache_clear()
+    yield from smallest_numba_parts(monkeypatch)
 
 
 @pytest.mark.usefixtures("smallest_units")
+@pytest.mark.parametrize("name", conv2d.ALGORITHMS)
 @given(case=window_cases(), groups=st.integers(1, 2), batch=st.integers(1, 3))
 def test_the_cut_into_units_changes_nothing(
-    case: WindowCase, groups: int, batch: int, data_format: str, dtype: np.dtype[Any]
+    name: str, case: WindowCase, groups: int, batch: int, data_format: str, dtype: np.dtype[Any]
 ) -> None:
     x, w, b = images_and_filters((batch, 3 * groups, *case.size), (5 * groups, 3, *case.kernel), data_format)
-    check_against_numpy(x, w, b, dtype, groups=groups, data_format=data_format, **case.options)
+    with conv2d.forced_algorithm(name):
+        check_against_numpy(x, w, b, dtype, groups=groups, data_format=data_format, **case.options)
 
 
 @pytest.mark.parametrize("cut", ["whole", "smallest"])
