@@ -254,7 +254,6 @@ class UnitArguments(Arguments):
     relu: int
     batch: int
     groups: int
-    channels: int
     filters: int
     vectors: int
     depth: int
@@ -358,7 +357,6 @@ class Plan:
             relu=0,
             batch=problem.batch,
             groups=problem.groups,
-            channels=problem.channels,
             filters=problem.filters,
             vectors=self.vectors,
             depth=problem.depth,

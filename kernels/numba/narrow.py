@@ -94,7 +94,6 @@ class _UnitArguments(Arguments):
     target: int
     weights: int
     bias: int
-    batch: int
     blocks: int
     block_step: int
     block_last: int
@@ -111,7 +110,6 @@ class _UnitArguments(Arguments):
     terms: int
     term_count: int
     height: int
-    width: int
     source_image: int
     source_channel: int
     source_row: int
@@ -301,7 +299,6 @@ class NarrowPlan:
             target=0,
             weights=0,
             bias=0,
-            batch=problem.batch,
             blocks=self.blocks,
             block_step=block,
             block_last=max(0, problem.groups - block),
@@ -318,7 +315,6 @@ class NarrowPlan:
             terms=address(self.terms),
             term_count=self.places.size,
             height=problem.size[0],
-            width=problem.size[1],
             source_image=problem.source.image,
             source_channel=problem.source.channel,
             source_row=problem.source.row,
