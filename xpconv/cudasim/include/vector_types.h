@@ -1,0 +1,3 @@
+// All of it is built in.
+#pragma once
+#include "cudasim.h"
