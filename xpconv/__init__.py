@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from xpconv import cudasim as cudasim
     from xpconv import datasets as datasets
     from xpconv import errors as errors
     from xpconv import functional as functional
     from xpconv import scratch as scratch
     from xpconv import training as training
     from xpconv import visualize as visualize
+    from xpconv.availability import DeviceStatus as DeviceStatus
     from xpconv.compilation import Compilation as Compilation
     from xpconv.compilation import compile as compile
     from xpconv.device import Device as Device
-    from xpconv.device import DeviceStatus as DeviceStatus
     from xpconv.device import asarray as asarray
     from xpconv.device import default_device as default_device
     from xpconv.device import devices as devices
@@ -61,14 +62,14 @@ if TYPE_CHECKING:
     from xpconv.scratch.simple_convnet import SimpleConvNet as SimpleConvNet
     from xpconv.training import Trainer as Trainer
 
-_SUBMODULES = ("datasets", "errors", "functional", "scratch", "training", "visualize")
+_SUBMODULES = ("cudasim", "datasets", "errors", "functional", "scratch", "training", "visualize")
 
 # Where each public name lives; tests/test_import.py holds this against the imports above.
 _HOMES = {
+    "xpconv.availability": ("DeviceStatus",),
     "xpconv.compilation": ("Compilation", "compile"),
     "xpconv.device": (
         "Device",
-        "DeviceStatus",
         "asarray",
         "default_device",
         "devices",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection
 from typing import Any
 
@@ -13,14 +14,23 @@ from xpconv.errors import DeviceUnavailableError
 FLOAT_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64))
 DEFAULT_DTYPE: np.dtype[Any] = FLOAT_DTYPES[0]
 
+# Sixteen bits are computed with by the kernels in CUDA C++, which sum in 32. By name: NumPy knows bfloat16 through the package
+# ml_dtypes alone, which CuPy brings along.
+HALF_DTYPES: tuple[str, ...] = ("float16", "bfloat16")
+DEVICES_WITH_HALF_DTYPES: tuple[str, ...] = ("cuda", "cudasim")
+
+# Up to 2 to this power a dtype holds every integer.
+_EXACT_BITS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+
 
 def float_arrays(
     op: str, device: str | Device | None, *, optional: Collection[str] = (), **arrays: Any
 ) -> tuple[Device, tuple[Any, ...]]:
     """Check the arrays of a call and bring them to one floating dtype, C-contiguous, on one device.
 
-    float32 and float64 are kept; where both occur, float64 is taken. Booleans and integers take the floating dtype of the
-    others, or float32 where there is none; integers that it cannot hold exactly are refused.
+    float32 and float64 are kept, and so are float16 and bfloat16 on the devices that compute in them; where several occur,
+    the smallest dtype that holds them all is taken (of float16 and bfloat16, float32). Booleans and integers take the
+    floating dtype of the others, or float32 where there is none; integers that it cannot hold exactly are refused.
 
     Args:
         op: Name of the public function, for messages.
@@ -32,38 +42,59 @@ def float_arrays(
         The device, and the arrays in the order given. Not copies where nothing had to change.
 
     Raises:
-        TypeError: Not an array, or of a dtype that is no real number.
+        TypeError: Not an array, or of a dtype that is no real number, or that the device does not compute in.
         ValueError: Integers too large for the dtype, or an unknown device.
         DeviceUnavailableError: The device is not there.
+
+    Notes:
+        On a card nothing waits for the arrays' values, except that integers of a dtype too wide for the floating one are
+        looked at.
     """
     given = {name: as_array(op, name, array) for name, array in arrays.items() if array is not None or name not in optional}
     try:
-        place = get_device(device, *given.values())
+        # Numbers and lists are on no device, and follow the arrays.
+        place = get_device(device, *(array for name, array in given.items() if array is arrays[name]))
     except (TypeError, ValueError, DeviceUnavailableError) as error:
         raise type(error)(f"{op}: {error}") from None
-    dtype, xp = _common_dtype(op, given), place.xp
-    ready = {name: _converted(op, name, array, dtype, xp) for name, array in given.items()}
+    dtype = _common_dtype(op, given, place)
+    ready = {name: _converted(op, name, array, dtype, place.xp) for name, array in given.items()}
     return place, tuple(ready.get(name) for name in arrays)
 
 
-def index_array(op: str, name: str, indices: Any, shape: tuple[int, ...], limit: int) -> Any:
+def index_array(op: str, name: str, indices: Any, shape: tuple[int, ...], limit: int, place: Device) -> Any:
     """Check an array of positions in an image: integers of the given shape, at least 0 and below ``limit``.
 
+    Args:
+        op: Name of the public function, for messages.
+        name: Name of the argument.
+        indices: The array.
+        shape: The shape that it must have.
+        limit: Pixels of the image.
+        place: The device that it must live on. On a card, this waits for its values.
+
+    Returns:
+        int64, C-contiguous.
+
     Raises:
-        TypeError: Not an array of integers.
+        TypeError: Not an array of integers, or one of another device.
         ValueError: Wrong shape, or a position outside the image.
     """
     array = as_array(op, name, indices)
+    try:
+        get_device(place, *([array] if array is indices else []))
+    except TypeError as error:
+        raise TypeError(f"{op}: {name}: {error}") from None
     if array.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} must hold integers, got dtype {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{op}: {name}.shape must be {shape}, got {array.shape}")
-    if array.size and not (array.min() >= 0 and array.max() < limit):
-        raise ValueError(
-            f"{op}: {name} must lie in an image of {limit} pixels, 0 to {limit - 1}, "
-            f"got values from {array.min()} to {array.max()}"
-        )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    if array.size:
+        low, high = int(array.min()), int(array.max())
+        if not (low >= 0 and high < limit):
+            raise ValueError(
+                f"{op}: {name} must lie in an image of {limit} pixels, 0 to {limit - 1}, got values from {low} to {high}"
+            )
+    return place.xp.ascontiguousarray(aligned(array), dtype=np.int64)
 
 
 def as_array(op: str, name: str, value: Any) -> Any:
@@ -86,27 +117,72 @@ def as_array(op: str, name: str, value: Any) -> Any:
     raise TypeError(f"{op}: {name} must be an array of NumPy or CuPy, got {type(value).__module__}.{type(value).__qualname__}")
 
 
-def _common_dtype(op: str, arrays: dict[str, Any]) -> np.dtype[Any]:
-    floating = []
+class CheckedArrays:
+    """Arrays that need not be looked at again, as long as they live.
+
+    To look at what an array on a card holds makes the host wait for the card, and a training that waits in every step is slow.
+    So what has been checked once, or was made here, is known again by its identity. (Whoever writes into it later is not
+    found out.)
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], Any]] = {}
+
+    def note(self, array: Any, purpose: Any) -> None:
+        """Remember that an array is good for this purpose."""
+        key = id(array)
+        self._known[key] = (weakref.ref(array, lambda _: self._known.pop(key, None)), purpose)
+
+    def purpose(self, array: Any) -> Any:
+        """What the array was noted to be good for; None if it was not."""
+        reference, purpose = self._known.get(id(array), (None, None))
+        return purpose if reference is not None and reference() is array else None
+
+
+def aligned(array: Any) -> Any:
+    """The array, or a copy of a NumPy array whose entries lie across the boundaries that their dtype asks for."""
+    return array.copy() if isinstance(array, np.ndarray) and not array.flags.aligned else array
+
+
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype holds real numbers: booleans, integers or floats, bfloat16 among them."""
+    return dtype.kind in "biuf" or dtype.name == "bfloat16"
+
+
+def smallest_normal(dtype: np.dtype[Any]) -> float:
+    """The smallest number that a floating dtype holds in full precision."""
+    return 2.0**-126 if dtype.name == "bfloat16" else float(np.finfo(dtype).tiny)
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype holds floating-point numbers, bfloat16 among them."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _common_dtype(op: str, arrays: dict[str, Any], place: Device) -> np.dtype[Any]:
+    floating: set[np.dtype[Any]] = set()
     for name, array in arrays.items():
-        dtype = array.dtype
-        if dtype in FLOAT_DTYPES:
-            floating.append(dtype)
-        elif dtype.newbyteorder("=") in FLOAT_DTYPES:
-            floating.append(dtype.newbyteorder("="))
+        dtype = array.dtype.newbyteorder("=")
+        if dtype in FLOAT_DTYPES or (dtype.name in HALF_DTYPES and place.kind in DEVICES_WITH_HALF_DTYPES):
+            floating.add(dtype)
         elif dtype.kind not in "biu":
-            hint = f"; convert it: {name}.astype('float32')" if dtype.kind == "f" else ""
-            raise TypeError(f"{op}: {name} must be float32, float64, integer or boolean, got {dtype}{hint}")
-    return max(floating, key=lambda dtype: dtype.itemsize, default=DEFAULT_DTYPE)
+            hint = f"; convert it: {name}.astype('float32')" if is_floating(dtype) else ""
+            if dtype.name in HALF_DTYPES:
+                hint = f" (the devices {' and '.join(DEVICES_WITH_HALF_DTYPES)} compute in it, {place.name} does not){hint}"
+            raise TypeError(f"{op}: {name} must be float32, float64, integer or boolean, got {array.dtype}{hint}")
+    widest = max(floating, key=lambda dtype: dtype.itemsize, default=DEFAULT_DTYPE)
+    return DEFAULT_DTYPE if widest.itemsize == 2 and len(floating) > 1 else widest
 
 
 def _converted(op: str, name: str, array: Any, dtype: np.dtype[Any], xp: Any) -> Any:
     if array.dtype.kind in "iu" and array.size:
-        exact = 2 ** (np.finfo(dtype).nmant + 1)
-        low, high = int(array.min()), int(array.max())
-        if low < -exact or high > exact:
-            raise ValueError(
-                f"{op}: {name} holds integers from {low} to {high}, and {dtype} is exact only up to {exact}; "
-                f"pass {name}.astype('float64')" + ("" if dtype == DEFAULT_DTYPE else ", knowing that it rounds them")
-            )
-    return xp.asarray(array, dtype=dtype, order="C")
+        exact = 2 ** _EXACT_BITS[dtype.name]
+        if np.iinfo(array.dtype).max > exact:  # else it holds none that are too large
+            low, high = int(array.min()), int(array.max())
+            if low < -exact or high > exact:
+                wider = "float32" if dtype.itemsize == 2 and max(-low, high) <= 2 ** _EXACT_BITS["float32"] else "float64"
+                raise ValueError(
+                    f"{op}: {name} holds integers from {low} to {high}, and {dtype} is exact only up to {exact}; "
+                    f"pass {name}.astype({wider!r})" + (", knowing that it rounds them" if dtype == FLOAT_DTYPES[-1] else "")
+                )
+    return xp.asarray(aligned(array), dtype=dtype, order="C")

@@ -7,27 +7,33 @@ NumPy array to the default device of the CPU. Nothing is ever moved between devi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
-import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from xpconv.availability import DEVICE_NAMES, DeviceStatus, card_count, note_failed_import, status_of
 from xpconv.errors import DeviceUnavailableError
 
-DEVICE_NAMES: tuple[str, ...] = ("numpy", "numba", "cuda", "cudasim")
+P = ParamSpec("P")
+R = TypeVar("R")
+
 AUTO_ORDER: tuple[str, ...] = ("cuda", "numba", "numpy")
 ENVIRONMENT_VARIABLE = "XPCONV_DEVICE"
 
+# The two run the same sources, and which of them computes is told by the arrays.
+_KERNELS_OF = {"cuda": "cuda", "cudasim": "cuda"}
+
 _chosen_default: str | None = None
-_failed_imports: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,24 @@ class Device:
         """The name without the number of the card."""
         return self.name.partition(":")[0]
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a call returns before its result is computed, so that reading a number makes the caller wait."""
+        return self.kind == "cuda"
+
     @functools.cached_property
     def xp(self) -> Any:
         """The array module: NumPy, or CuPy on a card."""
         return importlib.import_module("cupy") if self.kind == "cuda" else np
+
+    def current(self) -> contextlib.AbstractContextManager[object]:
+        """A context in which new arrays come to this device: on a card, CuPy's own, which makes it the current one."""
+        return self.xp.cuda.Device(self.card) if self.kind == "cuda" else contextlib.nullcontext()
+
+    @functools.cached_property
+    def card(self) -> int:
+        """The number of the card; only a ``cuda`` device has one."""
+        return int(self.name.partition(":")[2])
 
     @functools.cached_property
     def kernels(self) -> ModuleType:
@@ -57,23 +77,6 @@ class Device:
 
     def __str__(self) -> str:
         return self.name
-
-
-@dataclass(frozen=True)
-class DeviceStatus:
-    """Whether a device can be used here.
-
-    Attributes:
-        name: The device's name.
-        available: Whether ``device=name`` works.
-        reason: Why, or why not.
-        remedy: What to do about it; empty when it is available.
-    """
-
-    name: str
-    available: bool
-    reason: str
-    remedy: str = ""
 
 
 def devices() -> list[DeviceStatus]:
@@ -87,7 +90,7 @@ def devices() -> list[DeviceStatus]:
         >>> xc.devices()[0]
         DeviceStatus(name='numpy', available=True, reason='always there', remedy='')
     """
-    return [_status(name) for name in DEVICE_NAMES]
+    return [status_of(name) for name in DEVICE_NAMES]
 
 
 def default_device() -> str:
@@ -154,7 +157,7 @@ def get_device(device: str | Device | None = None, *arrays: object) -> Device:
         >>> xc.get_device("auto").name in {"cuda:0", "numba", "numpy"}
         True
     """
-    cards = {home for array in arrays if (home := _card_of(array)) is not None}
+    cards = {home for array in arrays if (home := card_of(array)) is not None}
     if not cards:
         found = _usable(default_device() if device is None else device)
         if found.kind == "cuda" and any(isinstance(array, np.ndarray) for array in arrays):
@@ -193,9 +196,13 @@ def asarray(x: object, device: str | Device | None = None, dtype: DTypeLike | No
                [3., 4.]], dtype=float32)
     """
     target = get_device(device, x) if device is None else get_device(device)
-    if target.kind != "cuda" and _card_of(x) is not None:
+    home = card_of(x)
+    if home is not None and target.kind != "cuda":
         x = to_numpy(x)
-    return target.xp.asarray(x, dtype=dtype)
+    with target.current():
+        if home is not None and target.kind == "cuda" and home != target.name:
+            x = x.copy()  # type: ignore[attr-defined]  # to the current card
+        return target.xp.asarray(x, dtype=dtype)
 
 
 def to_numpy(x: object) -> np.ndarray[Any, Any]:
@@ -210,9 +217,41 @@ def to_numpy(x: object) -> np.ndarray[Any, Any]:
         >>> xc.to_numpy(x) is x
         True
     """
-    if _card_of(x) is not None:
+    if card_of(x) is not None:
         return np.asarray(x.get())  # type: ignore[attr-defined]
     return np.asarray(x)
+
+
+def on_its_card(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function run with the card of its arrays as the current one: there CuPy puts what it computes."""
+
+    @functools.wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> R:
+        cupy = sys.modules.get("cupy")
+        if cupy is not None:
+            for argument in (*arguments, *options.values()):
+                if isinstance(argument, cupy.ndarray):
+                    with argument.device:
+                        return function(*arguments, **options)
+        return function(*arguments, **options)
+
+    return run
+
+
+def number(place: Device, value: Any) -> Any:
+    """A number that was computed on a device: a float, or on a card still the array without axes, which nobody waits for."""
+    return value if place.asynchronous else float(value)
+
+
+def fetch(*numbers: Any) -> list[float]:
+    """Bring numbers and arrays without axes, all of one device, to the host at once; on a card this waits for them."""
+    arrays = [number for number in numbers if card_of(number) is not None]
+    if not arrays:
+        return [float(number) for number in numbers]
+    import cupy
+
+    fetched = iter(cupy.stack([array.astype(np.float64) for array in arrays]).get().tolist())
+    return [next(fetched) if card_of(number) is not None else float(number) for number in numbers]
 
 
 def _usable(device: str | Device) -> Device:
@@ -225,61 +264,31 @@ def _usable(device: str | Device) -> Device:
 @functools.cache  # what is there stays there; a refusal is not kept
 def _device_of(name: str) -> Device:
     if name == "auto":
-        name = next(candidate for candidate in AUTO_ORDER if _status(candidate).available and _can_load(candidate))
+        name = next(candidate for candidate in AUTO_ORDER if status_of(candidate).available and _can_load(candidate))
     if not re.fullmatch(r"numpy|numba|cudasim|cuda(:\d+)?", name):
         raise ValueError(f"unknown device {name!r}; expected one of 'numpy', 'numba', 'cuda', 'cuda:N', 'cudasim', 'auto'")
-    status = _status(name.partition(":")[0])
+    kind, _, card = name.partition(":")
+    status = status_of(kind)
     if not status.available:
         raise DeviceUnavailableError(_refusal(name, status))
-    _kernels(status.name)
-    return Device(f"{name}:0" if name == "cuda" else name)
-
-
-def _status(kind: str) -> DeviceStatus:
-    if kind == "numpy":
-        return DeviceStatus(kind, True, "always there")
-    if kind == "numba":
-        return _numba_status()
-    from xpconv import __version__
-
-    return DeviceStatus(
-        kind,
-        False,
-        f"xpconv {__version__} has no {kind} kernels yet",
-        "name device='numpy' or device='auto', or install a later release that has them: pip install -U xpconv",
-    )
-
-
-def _numba_status() -> DeviceStatus:
-    # Looks for Numba without importing it, which takes half a second.
-    if importlib.util.find_spec("numba") is None:
-        return DeviceStatus("numba", False, "Numba is not installed", "pip install numba")
-    if "numba" in _failed_imports:
-        return DeviceStatus("numba", False, _failed_imports["numba"], "pip install -U numba")
-    if "xpconv.kernels.numba" not in sys.modules and _jit_is_disabled():
-        reason = "Numba is told to compile nothing (NUMBA_DISABLE_JIT)"
-        return DeviceStatus("numba", False, reason, "unset NUMBA_DISABLE_JIT before Python starts")
-    return DeviceStatus("numba", True, "Numba is installed")
-
-
-def _jit_is_disabled() -> bool:
-    config = getattr(sys.modules.get("numba"), "config", None)
-    if config is not None:
-        return bool(config.DISABLE_JIT)
-    try:
-        return int(os.environ.get("NUMBA_DISABLE_JIT", "0")) != 0
-    except ValueError:  # Numba warns and goes on without it
-        return False
+    _kernels(kind)
+    if kind != "cuda":
+        return Device(kind)
+    number, cards = int(card or 0), card_count()
+    if number >= cards:
+        there = "the only card is 'cuda:0'" if cards == 1 else f"the cards are 'cuda:0' to 'cuda:{cards - 1}'"
+        raise DeviceUnavailableError(f"device {name!r} cannot be used here: {there}")
+    return Device(f"cuda:{number}")
 
 
 @functools.cache
 def _kernels(kind: str) -> ModuleType:
     try:
-        return importlib.import_module(f"xpconv.kernels.{kind}")
+        return importlib.import_module(f"xpconv.kernels.{_KERNELS_OF.get(kind, kind)}")
     except (ImportError, OSError) as error:  # a Numba of another NumPy, a library of the system that is missing
-        _failed_imports[kind] = f"its kernels cannot be imported ({' '.join(str(error).split())})"
+        note_failed_import(kind, error)
         _device_of.cache_clear()
-        raise DeviceUnavailableError(_refusal(kind, _status(kind))) from error
+        raise DeviceUnavailableError(_refusal(kind, status_of(kind))) from error
 
 
 def _can_load(kind: str) -> bool:
@@ -294,8 +303,8 @@ def _refusal(name: str, status: DeviceStatus) -> str:
     return f"device {name!r} cannot be used here: {status.reason}; {status.remedy}"
 
 
-def _card_of(array: object) -> str | None:
-    # Looks only at what is imported already: asking never imports CuPy.
+def card_of(array: object) -> str | None:
+    """``"cuda:0"`` for an array on that card, None for anything else. Asking never imports CuPy."""
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):
         return f"cuda:{array.device.id}"

@@ -10,21 +10,27 @@ same name in ``kernels/<device>``. Four words hold for all of them:
   pair, ``((top, bottom), (left, right))``, ``"valid"`` (none) or ``"same"`` (``ceil(size / stride)`` outputs, the odd pixel
   of padding at the end, as TensorFlow does). Along each axis the result has
   ``floor((size + pads - dilation * (kernel - 1) - 1) / stride) + 1`` positions.
-* **dtype.** float32 and float64 are kept; mixed, the result is float64. Booleans and integers take the dtype of the
+* **dtype.** float32 and float64 are kept; mixed, the result is float64. The devices cuda and cudasim keep float16 and
+  bfloat16, too, and sum in float32; float16 and bfloat16 give float32. Booleans and integers take the dtype of the
   floating arrays of the call, or float32 where there is none, and are refused where it cannot hold them exactly.
 * **Inputs** are never changed, and may be read-only or of any strides. An empty batch gives an empty result.
+
+On a card a call returns before its result is computed, as CuPy's functions do, and uses the caller's current stream. Two checks
+wait for what they look at: that integers wider than the floating dtype fit into it, and that indices which were not
+returned by the pooling function itself lie in their windows.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
-from xpconv.arrays import as_array, float_arrays, index_array
-from xpconv.device import Device
+from xpconv.arrays import CheckedArrays, as_array, float_arrays, index_array
+from xpconv.device import Device, on_its_card
 from xpconv.geometry import (
     AdaptiveWindows,
     Conv2dGeometry,
@@ -72,6 +78,7 @@ __all__ = [
 # ---- convolution -------------------------------------------------------------------------------------------------------
 
 
+@on_its_card
 def conv2d(
     x: Array,
     w: Array,
@@ -129,6 +136,7 @@ def conv2d(
     return _as_given(y, x.ndim)
 
 
+@on_its_card
 def conv2d_backward_input(
     dy: Array,
     w: Array,
@@ -188,6 +196,7 @@ def conv2d_backward_input(
     return _as_given(place.kernels.conv2d_backward_input(dy, w, geometry), len(x_shape))
 
 
+@on_its_card
 def conv2d_backward_weight(
     x: Array,
     dy: Array,
@@ -251,6 +260,7 @@ def conv2d_backward_weight(
     return dw, db
 
 
+@on_its_card
 def conv_transpose2d(
     x: Array,
     w: Array,
@@ -361,6 +371,7 @@ def max_pool2d(
     data_format: str = "channels_first",
     device: str | Device | None = None,
 ) -> tuple[Array, Array]: ...
+@on_its_card
 def max_pool2d(
     x: Array,
     pool_size: IntOrPair = 2,
@@ -412,9 +423,12 @@ def max_pool2d(
     geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
     wanted = _flag(op, "return_indices", return_indices)
     y, indices = place.kernels.max_pool2d_forward(x.reshape(geometry.x_shape), geometry, wanted)
-    return (_as_given(y, x.ndim), _as_given(indices, x.ndim)) if wanted else _as_given(y, x.ndim)
+    if not wanted:
+        return _as_given(y, x.ndim)
+    return _as_given(y, x.ndim), _given_out(_as_given(indices, x.ndim), geometry, place)
 
 
+@on_its_card
 def max_pool2d_backward(
     dy: Array,
     indices: Array,
@@ -465,6 +479,7 @@ def max_pool2d_backward(
     return _as_given(place.kernels.max_pool2d_backward(dy, winners, geometry), len(x_shape))
 
 
+@on_its_card
 def max_unpool2d(
     x: Array,
     indices: Array,
@@ -516,10 +531,14 @@ def max_unpool2d(
             raise ValueError(f"{op}: the output would be {size} pixels (x.shape={x.shape}, padding={padding!r})")
     else:
         size = pair(op, "output_size", output_size, 1)
-    positions = index_array(op, "indices", indices, x.shape, size[0] * size[1]).reshape(window.x_shape)
+    windows = _own_indices.purpose(indices)
+    if windows is None or indices.shape != x.shape or math.prod(windows.size) > math.prod(size):
+        indices = index_array(op, "indices", indices, x.shape, size[0] * size[1], place)
+    positions = indices.reshape(window.x_shape)
     return _as_given(place.kernels.max_unpool2d(x.reshape(window.x_shape), positions, size, window), x.ndim)
 
 
+@on_its_card
 def avg_pool2d(
     x: Array,
     pool_size: IntOrPair = 2,
@@ -563,6 +582,7 @@ def avg_pool2d(
     return _as_given(y, x.ndim)
 
 
+@on_its_card
 def avg_pool2d_backward(
     dy: Array,
     input_shape: Sequence[int],
@@ -612,6 +632,7 @@ def avg_pool2d_backward(
 # ---- global and adaptive pooling ---------------------------------------------------------------------------------------
 
 
+@on_its_card
 def adaptive_avg_pool2d(
     x: Array, output_size: IntOrPair, *, data_format: str = "channels_first", device: str | Device | None = None
 ) -> Array:
@@ -640,6 +661,7 @@ def adaptive_avg_pool2d(
     return _adaptive_avg("adaptive_avg_pool2d", x, output_size, data_format, device)
 
 
+@on_its_card
 def adaptive_avg_pool2d_backward(
     dy: Array, input_shape: Sequence[int], *, data_format: str = "channels_first", device: str | Device | None = None
 ) -> Array:
@@ -683,6 +705,7 @@ def adaptive_max_pool2d(
     data_format: str = "channels_first",
     device: str | Device | None = None,
 ) -> tuple[Array, Array]: ...
+@on_its_card
 def adaptive_max_pool2d(
     x: Array,
     output_size: IntOrPair,
@@ -711,9 +734,11 @@ def adaptive_max_pool2d(
         >>> xc.adaptive_max_pool2d(np.arange(5.0).reshape(1, 1, 1, 5), (1, 2))
         array([[[[2., 4.]]]])
     """
-    return _adaptive_max("adaptive_max_pool2d", x, output_size, return_indices, data_format, device)
+    place, whole, y, indices = _adaptive_max("adaptive_max_pool2d", x, output_size, return_indices, data_format, device)
+    return y if indices is None else (y, _given_out(indices, whole, place))
 
 
+@on_its_card
 def adaptive_max_pool2d_backward(
     dy: Array,
     indices: Array,
@@ -743,9 +768,10 @@ def adaptive_max_pool2d_backward(
         >>> xc.adaptive_max_pool2d_backward(dy, indices, (1, 1, 1, 5))
         array([[[[0., 0., 3., 0., 6.]]]])
     """
-    return _adaptive_max_backward("adaptive_max_pool2d_backward", dy, indices, input_shape, data_format, device)
+    return _adaptive_max_backward("adaptive_max_pool2d_backward", dy, indices, indices, input_shape, data_format, device)
 
 
+@on_its_card
 def global_avg_pool2d(
     x: Array, *, keepdims: bool = False, data_format: str = "channels_first", device: str | Device | None = None
 ) -> Array:
@@ -772,6 +798,7 @@ def global_avg_pool2d(
     return _without_plane(op, _adaptive_avg(op, x, 1, data_format, device), keepdims, data_format)
 
 
+@on_its_card
 def global_avg_pool2d_backward(
     dy: Array, input_shape: Sequence[int], *, data_format: str = "channels_first", device: str | Device | None = None
 ) -> Array:
@@ -819,6 +846,7 @@ def global_max_pool2d(
     data_format: str = "channels_first",
     device: str | Device | None = None,
 ) -> tuple[Array, Array]: ...
+@on_its_card
 def global_max_pool2d(
     x: Array,
     *,
@@ -848,13 +876,14 @@ def global_max_pool2d(
         array([[3., 7.]])
     """
     op = "global_max_pool2d"
-    pooled = _adaptive_max(op, x, 1, return_indices, data_format, device)
-    if isinstance(pooled, tuple):
-        y, indices = pooled
-        return _without_plane(op, y, keepdims, data_format), _without_plane(op, indices, keepdims, data_format)
-    return _without_plane(op, pooled, keepdims, data_format)
+    place, whole, y, indices = _adaptive_max(op, x, 1, return_indices, data_format, device)
+    y = _without_plane(op, y, keepdims, data_format)
+    if indices is None:
+        return y
+    return y, _given_out(_without_plane(op, indices, keepdims, data_format), whole, place)
 
 
+@on_its_card
 def global_max_pool2d_backward(
     dy: Array,
     indices: Array,
@@ -887,8 +916,8 @@ def global_max_pool2d_backward(
     op = "global_max_pool2d_backward"
     _, (dy,) = float_arrays(op, device, dy=dy)
     dy = _with_plane(op, "dy", dy, input_shape, data_format)
-    indices = _with_plane(op, "indices", indices, input_shape, data_format)
-    return _adaptive_max_backward(op, dy, indices, input_shape, data_format, device)
+    with_plane = _with_plane(op, "indices", indices, input_shape, data_format)
+    return _adaptive_max_backward(op, dy, with_plane, indices, input_shape, data_format, device)
 
 
 def _adaptive_avg(op: str, x: Array, output_size: IntOrPair, data_format: str, device: str | Device | None) -> Array:
@@ -896,8 +925,7 @@ def _adaptive_avg(op: str, x: Array, output_size: IntOrPair, data_format: str, d
     whole, y_shape, parts = _adaptive(op, x.shape, "x.shape", output_size, data_format)
     images, y = x.reshape(whole.x_shape), place.xp.empty(y_shape, x.dtype)
     for part in parts:
-        cells = place.xp.ascontiguousarray(images[part.cells])
-        y[part.outputs] = place.kernels.avg_pool2d_forward(cells, part.window, True)
+        y[part.outputs(place.xp)] = place.kernels.avg_pool2d_forward(part.gathered(images, place.xp), part.window, True)
     return _as_given(y, x.ndim)
 
 
@@ -906,56 +934,73 @@ def _adaptive_avg_backward(
 ) -> Array:
     place, (dy,) = float_arrays(op, device, dy=dy)
     whole, parts, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
-    dx = place.xp.zeros(whole.x_shape, dy.dtype)
+    shares = []
     for part in parts:
-        share = place.xp.ascontiguousarray(gradient[part.outputs])
-        place.xp.add.at(dx, part.cells, place.kernels.avg_pool2d_backward(share, part.window, True))
-    return _as_given(dx, dy.ndim)
+        share = place.xp.ascontiguousarray(gradient[part.outputs(place.xp)])
+        shares.append(place.kernels.avg_pool2d_backward(share, part.window, True))
+    return _as_given(_added_up(shares, parts, whole, place), dy.ndim)
 
 
 def _adaptive_max(
     op: str, x: Array, output_size: IntOrPair, return_indices: bool, data_format: str, device: str | Device | None
-) -> Array | tuple[Array, Array]:
+) -> tuple[Device, Window2d, Array, Array | None]:
+    # Where it was computed, the geometry of the images, the maxima, and where they are if that is wanted.
     place, (x,) = float_arrays(op, device, x=x)
     whole, y_shape, parts = _adaptive(op, x.shape, "x.shape", output_size, data_format)
     wanted = _flag(op, "return_indices", return_indices)
-    images, y = x.reshape(whole.x_shape), place.xp.empty(y_shape, x.dtype)
-    indices = place.xp.empty(y_shape, np.int64)
+    xp, images = place.xp, x.reshape(whole.x_shape)
+    y, indices = xp.empty(y_shape, x.dtype), xp.empty(y_shape, np.int64) if wanted else None
     for part in parts:
-        cells = place.xp.ascontiguousarray(images[part.cells])
-        y[part.outputs], local = place.kernels.max_pool2d_forward(cells, part.window, wanted)
-        if wanted:
-            rows, columns = part.rows.cells[local // part.window.size[1]], part.columns.cells[local % part.window.size[1]]
-            indices[part.outputs] = rows * whole.size[1] + columns
-    return (_as_given(y, x.ndim), _as_given(indices, x.ndim)) if wanted else _as_given(y, x.ndim)
+        maxima, local = place.kernels.max_pool2d_forward(part.gathered(images, xp), part.window, wanted)
+        y[part.outputs(xp)] = maxima
+        if indices is not None:
+            rows, columns = xp.asarray(part.rows.cells), xp.asarray(part.columns.cells)
+            width = part.window.size[1]
+            indices[part.outputs(xp)] = rows[local // width] * whole.size[1] + columns[local % width]
+    return place, whole, _as_given(y, x.ndim), None if indices is None else _as_given(indices, x.ndim)
 
 
 def _adaptive_max_backward(
-    op: str, dy: Array, indices: Array, input_shape: Sequence[int], data_format: str, device: str | Device | None
+    op: str,
+    dy: Array,
+    indices: Array,
+    given_indices: Array,
+    input_shape: Sequence[int],
+    data_format: str,
+    device: str | Device | None,
 ) -> Array:
     place, (dy,) = float_arrays(op, device, dy=dy)
+    xp = place.xp
     whole, parts, gradient = _adaptive_gradient(op, dy, input_shape, data_format)
-    positions = index_array(op, "indices", indices, dy.shape, whole.size[0] * whole.size[1]).reshape(gradient.shape)
+    checked = _own_indices.purpose(given_indices) == whole and indices.shape == dy.shape
+    if not checked:
+        indices = index_array(op, "indices", indices, dy.shape, whole.size[0] * whole.size[1], place)
+    positions = indices.reshape(gradient.shape)
     rows, columns = positions // whole.size[1], positions % whole.size[1]
-    dx = place.xp.zeros(whole.x_shape, dy.dtype)
+    shares = []
     for part in parts:
         # Where each winner is among the cells, which hold the windows side by side.
-        row_starts, column_starts = _along_plane(part.rows.starts, part.columns.starts, data_format)
-        row_cells, column_cells = _along_plane(part.rows.first_cells, part.columns.first_cells, data_format)
-        local_rows = rows[part.outputs] - row_starts + row_cells
-        local_columns = columns[part.outputs] - column_starts + column_cells
+        row_starts, column_starts = _along_plane(xp.asarray(part.rows.starts), xp.asarray(part.columns.starts), data_format)
+        row_cells, column_cells = _along_plane(
+            xp.asarray(part.rows.first_cells), xp.asarray(part.columns.first_cells), data_format
+        )
+        outputs = part.outputs(xp)
+        local_rows = rows[outputs] - row_starts + row_cells
+        local_columns = columns[outputs] - column_starts + column_cells
         height, width = part.window.size
         within = (local_rows >= 0) & (local_rows < height) & (local_columns >= 0) & (local_columns < width)
-        local = place.xp.ascontiguousarray(place.xp.where(within, local_rows * width + local_columns, -1))
-        _check_winners(op, local, part.window, place)
-        share = place.xp.ascontiguousarray(gradient[part.outputs])
-        place.xp.add.at(dx, part.cells, place.kernels.max_pool2d_backward(share, local, part.window))
-    return _as_given(dx, dy.ndim)
+        local = xp.ascontiguousarray(xp.where(within, local_rows * width + local_columns, -1))
+        if not checked:
+            _check_winners(op, local, part.window, place)
+        share = xp.ascontiguousarray(gradient[outputs])
+        shares.append(place.kernels.max_pool2d_backward(share, local, part.window))
+    return _as_given(_added_up(shares, parts, whole, place), dy.ndim)
 
 
 # ---- columns -----------------------------------------------------------------------------------------------------------
 
 
+@on_its_card
 def im2col(
     x: Array,
     kernel_size: IntOrPair,
@@ -999,6 +1044,7 @@ def im2col(
     return place.kernels.im2col(x.reshape(window.x_shape), window)
 
 
+@on_its_card
 def col2im(
     col: Array,
     input_shape: Sequence[int],
@@ -1093,21 +1139,40 @@ def _gradient(op: str, dy: Array, geometry: Window2d | Conv2dGeometry, rank: int
     return dy.reshape(geometry.y_shape)
 
 
+# The indices that max_pool2d and its kin gave out for arrays on a card, with the windows that they were made for.
+_own_indices = CheckedArrays()
+
+
+def _given_out(indices: Array, windows: Window2d, place: Device) -> Array:
+    if place.kind == "cuda":
+        _own_indices.note(indices, windows)
+    return indices
+
+
 def _indices(op: str, indices: Array, geometry: Window2d, rank: int, place: Device) -> Array:
     shape, limit = geometry.y_shape[-rank:], geometry.size[0] * geometry.size[1]
-    if isinstance(indices, np.ndarray) and indices.dtype == np.int64 and indices.shape == shape and indices.flags.c_contiguous:
+    if _own_indices.purpose(indices) == geometry:
+        return indices.reshape(geometry.y_shape)
+    if (
+        place.kind != "cuda"
+        and isinstance(indices, np.ndarray)
+        and indices.dtype == np.int64
+        and indices.shape == shape
+        and indices.flags.c_contiguous
+        and indices.flags.aligned
+    ):
         # As max_pool2d returned them: one look tells that all is well, and only what isn't is looked at more closely.
         positions = indices.reshape(geometry.y_shape)
-        if place.kernels.count_misplaced(positions, geometry) == 0:
+        if int(place.kernels.count_misplaced(positions, geometry)) == 0:
             return positions
-    positions = index_array(op, "indices", indices, shape, limit).reshape(geometry.y_shape)
+    positions = index_array(op, "indices", indices, shape, limit, place).reshape(geometry.y_shape)
     _check_winners(op, positions, geometry, place)
     return positions
 
 
 def _check_winners(op: str, positions: Array, geometry: Window2d, place: Device) -> None:
     # A position that its own window doesn't read would be given no gradient by any kernel.
-    misplaced = place.kernels.count_misplaced(positions, geometry)
+    misplaced = int(place.kernels.count_misplaced(positions, geometry))
     if misplaced:
         raise ValueError(
             f"{op}: indices must lie inside their windows; {misplaced} of them do not "
@@ -1147,9 +1212,14 @@ class _AdaptivePart(NamedTuple):
     # Windows of one height and one width. Their pixels, gathered side by side, are pooled by an ordinary window.
     rows: AdaptiveWindows
     columns: AdaptiveWindows
-    cells: tuple[Any, ...]
-    outputs: tuple[Any, ...]
     window: Window2d
+
+    def gathered(self, images: Array, xp: Any) -> Array:
+        cells = _plane_index(self.rows.cells, self.columns.cells, self.window.data_format, xp)
+        return xp.ascontiguousarray(images[cells])
+
+    def outputs(self, xp: Any) -> tuple[Any, ...]:
+        return _plane_index(self.rows.outputs, self.columns.outputs, self.window.data_format, xp)
 
 
 def _adaptive(
@@ -1163,10 +1233,7 @@ def _adaptive(
         for columns in adaptive_windows(whole.size[1], outputs[1]):
             pool = (rows.length, columns.length)
             gathered = batch_shape(whole.batch, whole.channels, (rows.cells.size, columns.cells.size), whole.data_format)
-            window = window_2d(op, gathered, pool, stride=pool, data_format=data_format)
-            cells = _plane_index(rows.cells, columns.cells, data_format)
-            targets = _plane_index(rows.outputs, columns.outputs, data_format)
-            parts.append(_AdaptivePart(rows, columns, cells, targets, window))
+            parts.append(_AdaptivePart(rows, columns, window_2d(op, gathered, pool, stride=pool, data_format=data_format)))
     return whole, batch_shape(whole.batch, whole.channels, outputs, whole.data_format), parts
 
 
@@ -1188,12 +1255,53 @@ def _along_plane(rows: Array, columns: Array, data_format: str) -> tuple[Array, 
     return rows[:, None, None], columns[:, None]
 
 
-def _plane_index(rows: Array, columns: Array, data_format: str) -> tuple[Any, ...]:
-    # Indexes images at the given rows and columns; the axes stay where they are.
+def _plane_index(rows: Array, columns: Array, data_format: str, xp: Any) -> tuple[Any, ...]:
+    # Indexes images at the given rows and columns; the axes stay where they are. Neighbours are a slice: a view, no copy.
+    down, across = _neighbours(rows), _neighbours(columns)
+    if down is None and across is None:
+        down, across = xp.asarray(rows)[:, None], xp.asarray(columns)
+    elif down is None:
+        down = xp.asarray(rows)
+    elif across is None:
+        across = xp.asarray(columns)
     everything = slice(None)
-    if data_format == "channels_first":
-        return everything, everything, rows[:, None], columns
-    return everything, rows[:, None], columns
+    return (everything, everything, down, across) if data_format == "channels_first" else (everything, down, across)
+
+
+def _neighbours(numbers: Array) -> Any:
+    # The slice that takes these rows or columns, or None where they do not follow each other.
+    if numbers.size and not (np.diff(numbers) == 1).all():
+        return None
+    return slice(int(numbers[0]), int(numbers[-1]) + 1) if numbers.size else slice(0)
+
+
+def _added_up(shares: list[Array], parts: list[_AdaptivePart], whole: Window2d, place: Device) -> Array:
+    # Every pixel is given the sum of what the windows that read it have for it: along the rows, then along the columns.
+    row_axis = 2 if whole.data_format == "channels_first" else 1
+    dtype = shares[0].dtype
+    total = place.xp.zeros(whole.x_shape, np.float32 if dtype.itemsize == 2 else dtype)
+    for share, part in zip(shares, parts, strict=True):
+        share = _added_along(share, part.rows.cells, whole.size[0], row_axis, total.dtype, place.xp)
+        total += _added_along(share, part.columns.cells, whole.size[1], row_axis + 1, total.dtype, place.xp)
+    return total.astype(dtype, copy=False)
+
+
+def _added_along(values: Array, targets: Array, length: int, axis: int, dtype: Any, xp: Any) -> Array:
+    # An axis of this length, in which entry targets[i] is the sum of the values[i]. Each round adds to no entry twice, so
+    # that the sums have one order on every device.
+    before = (slice(None),) * axis
+    total = xp.zeros((*values.shape[:axis], length, *values.shape[axis + 1 :]), dtype)
+    run = _neighbours(targets)
+    if run is not None:
+        total[(*before, run)] = values
+        return total
+    order = np.argsort(targets, kind="stable")
+    ordered = targets[order]
+    occurrences = np.arange(order.size) - np.searchsorted(ordered, ordered)
+    for occurrence in range(int(occurrences.max()) + 1):
+        sources = order[occurrences == occurrence]
+        total[(*before, xp.asarray(targets[sources]))] += values[(*before, xp.asarray(sources))]
+    return total
 
 
 def _plane_axes(data_format: str) -> Pair:

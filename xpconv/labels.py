@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from xpconv.arrays import as_array
-from xpconv.device import to_numpy
+from xpconv.arrays import CheckedArrays, as_array, is_floating, is_real
+from xpconv.device import card_of, to_numpy
 
 # How far the probabilities of a row may be from summing to one.
 ROW_SUM_TOLERANCE = 1e-3
+
+# Labels on a card that were checked on the host, for so many classes.
+_checked = CheckedArrays()
 
 
 def is_distribution(t: Any, classes: int) -> bool:
@@ -18,8 +21,15 @@ def is_distribution(t: Any, classes: int) -> bool:
     return t.ndim == 2 and t.shape[1] == classes and classes > 1
 
 
-def check_labels(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any, Any]:
+def note_checked(labels: Any, classes: int) -> None:
+    """Remember that labels on a card, in a form that :func:`check_labels` gave, are good for this number of classes."""
+    _checked.note(labels, classes)
+
+
+def check_labels(op: str, t: Any, samples: int, classes: int) -> Any:
     """Check labels and bring them to one of two forms.
+
+    Labels on a card are brought to the host for that, unless they were noted (:func:`note_checked`); those stay there.
 
     Args:
         op: Name of the public function, for messages.
@@ -39,8 +49,10 @@ def check_labels(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any,
         >>> check_labels("loss", [[2], [0]], samples=2, classes=3)
         array([2, 0])
     """
+    if card_of(t) is not None and _checked.purpose(t) == classes and t.shape[0] == samples:
+        return t
     labels = to_numpy(as_array(op, "t", t))
-    if labels.dtype.kind not in "biuf":
+    if not is_real(labels.dtype):
         raise TypeError(f"{op}: labels must be numbers, got dtype {labels.dtype}")
     if is_distribution(labels, classes):
         return _checked_rows(op, labels, samples)
@@ -62,7 +74,7 @@ def check_labels(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any,
     return numbers
 
 
-def class_indices(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any, Any]:
+def class_indices(op: str, t: Any, samples: int, classes: int) -> Any:
     """Check labels and return the class of each sample, the likeliest one where ``t`` holds probabilities.
 
     Args:
@@ -89,7 +101,7 @@ def class_indices(op: str, t: Any, samples: int, classes: int) -> np.ndarray[Any
 def _checked_rows(op: str, labels: np.ndarray[Any, Any], samples: int) -> np.ndarray[Any, Any]:
     if labels.shape[0] != samples:
         raise ValueError(f"{op}: there are {samples} samples but {labels.shape[0]} rows of labels (t.shape={labels.shape})")
-    rows = labels if labels.dtype.kind == "f" else labels.astype(np.float32)
+    rows = labels if is_floating(labels.dtype) else labels.astype(np.float32)
     with np.errstate(invalid="ignore"):
         sums = rows.sum(axis=1)
     wrong = np.flatnonzero(~((rows >= 0).all(axis=1) & (abs(sums - 1) <= ROW_SUM_TOLERANCE)))

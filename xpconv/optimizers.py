@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from xpconv.arrays import as_array
+from xpconv.arrays import as_array, is_floating, is_real
 from xpconv.device import Device, get_device
 
 # Keeps the divisions of AdaGrad, RMSprop and Adam away from zero; the book's value, and Keras' for Adam.
@@ -59,24 +59,25 @@ class Optimizer(ABC):
         arrays = {name: param if _is_array(param) else np.array(param, dtype=np.float64) for name, param in params.items()}
         checked = {}
         for name, param in arrays.items():
-            if param.dtype.kind != "f" or not getattr(param.flags, "writeable", True):
+            if not is_floating(param.dtype) or not getattr(param.flags, "writeable", True):
                 raise ValueError(f"{op}: params[{name!r}] must be a writable array of floats, got dtype {param.dtype}")
             checked[name] = grad = as_array(op, f"grads[{name!r}]", grads[name])
-            if grad.dtype.kind not in "biuf":
+            if not is_real(grad.dtype):
                 raise TypeError(f"{op}: grads[{name!r}] must hold real numbers, got dtype {grad.dtype}")
             if grad.shape != param.shape:
                 raise ValueError(f"{op}: grads[{name!r}].shape must be {param.shape}, got {grad.shape}")
             known = self._state.get(name)
             if known is not None and any(array.shape != param.shape for array in known.values()):
                 raise ValueError(f"{op}: {name!r} has the shape {param.shape}, at earlier updates it had another")
-        place = get_device(device, *arrays.values())
+        place = get_device(device, *arrays.values(), *checked.values())
         self.iteration += 1
-        for name, param in arrays.items():
-            if name not in self._state:
-                self._state[name] = {slot: place.xp.zeros_like(param) for slot in self.slots}
-            self._apply(place.kernels, param, checked[name], self._state[name])
-            if param is not params[name]:
-                params[name] = float(param)
+        with place.current():
+            for name, param in arrays.items():
+                if name not in self._state:
+                    self._state[name] = {slot: place.xp.zeros_like(param) for slot in self.slots}
+                self._apply(place.kernels, param, checked[name], self._state[name])
+                if param is not params[name]:
+                    params[name] = float(param)
 
     def hyperparameters(self) -> dict[str, float]:
         """The arguments that this optimizer was made with, by name, as they stand now."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xpconv.arrays import as_array, float_arrays
+from xpconv.arrays import as_array, float_arrays, smallest_normal
 from xpconv.device import Device, asarray
 from xpconv.labels import check_labels
 
@@ -257,7 +257,7 @@ def cross_entropy_error(y: Any, t: Any, device: str | Device | None = None) -> f
     y, labels = _samples(op, place, "y", y, t)
     if (y < 0).any() or (y > 1 + _ROUNDING).any():
         raise ValueError(f"{op}: y must be probabilities, got values from {y.min()} to {y.max()}; see softmax_loss for scores")
-    logarithms = place.xp.log(place.xp.maximum(y, np.finfo(y.dtype).tiny))
+    logarithms = place.xp.log(place.xp.maximum(y, smallest_normal(y.dtype)))
     if labels.ndim == 1:
         chosen = logarithms[place.xp.arange(len(labels)), labels]
     else:
@@ -289,8 +289,7 @@ def softmax_loss(X: Any, t: Any, device: str | Device | None = None) -> float:
     op = "softmax_loss"
     place, X = _floats(op, device, X, "X")
     X, labels = _samples(op, place, "X", X, t)
-    loss: float = place.kernels.softmax_cross_entropy_forward(X, labels)[0]
-    return loss
+    return float(place.kernels.softmax_cross_entropy_forward(X, labels)[0])
 
 
 def _floats(op: str, device: str | Device | None, value: Any, name: str = "x") -> tuple[Device, Any]:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from xpconv.arrays import float_arrays
-from xpconv.device import Device, asarray, get_device
+from xpconv.arrays import as_array, float_arrays
+from xpconv.device import Device, asarray, card_of, get_device, number, on_its_card
 from xpconv.functional import (
     conv2d,
     conv2d_backward_input,
@@ -80,6 +80,7 @@ class Relu(Fusible):
         self.device = device
         self.out: Array = None
 
+    @on_its_card
     def forward(self, x: Array) -> Array:
         """Compute ``max(x, 0)``; NaN stays NaN."""
         place, (x,) = float_arrays("Relu.forward", self.device, x=x)
@@ -87,6 +88,7 @@ class Relu(Fusible):
         self.out = place.kernels.relu_forward(x)
         return self.out
 
+    @on_its_card
     def backward(self, dout: Array) -> Array:
         """Let the gradient through where the output is positive; ``dout`` itself is not changed."""
         out = self.recall("out")
@@ -112,12 +114,14 @@ class Sigmoid:
         self.device = device
         self.out: Array = None
 
+    @on_its_card
     def forward(self, x: Array) -> Array:
         """Compute ``1 / (1 + exp(-x))``."""
         place, (x,) = float_arrays("Sigmoid.forward", self.device, x=x)
         self.out = sigmoid(x, place)
         return self.out
 
+    @on_its_card
     def backward(self, dout: Array) -> Array:
         """Multiply the gradient with ``out * (1 - out)``."""
         out = _remembered("Sigmoid", self.out)
@@ -155,6 +159,7 @@ class Affine:
         self.dW: Array = None
         self.db: Array = None
 
+    @on_its_card
     def forward(self, x: Array) -> Array:
         """Compute ``x @ W + b``.
 
@@ -175,6 +180,7 @@ class Affine:
         out += b
         return out
 
+    @on_its_card
     def backward(self, dout: Array, input_gradient: bool = True) -> Array:
         """Compute ``dW = x.T @ dout``, ``db`` and, unless not asked for, ``dout @ W.T`` in the shape of x."""
         x = _remembered("Affine", self.x)
@@ -194,7 +200,7 @@ class SoftmaxWithLoss:
         device: Where to compute; None follows the arrays.
 
     Attributes:
-        loss: The loss, after ``forward``.
+        loss: The loss, after ``forward``; on a card an array without axes.
         y: The probabilities, after ``forward``.
         t: The labels, after ``forward``.
 
@@ -211,12 +217,15 @@ class SoftmaxWithLoss:
 
     def __init__(self, device: str | Device | None = None) -> None:
         self.device = device
-        self.loss: float | None = None
+        self.loss: Any = None
         self.y: Array = None
         self.t: Array = None
 
-    def forward(self, x: Array, t: Array) -> float:
+    @on_its_card
+    def forward(self, x: Array, t: Array) -> Any:
         """Compute the mean loss of scores (N, classes) and labels (N,), (N, 1) or one-hot (N, classes).
+
+        On a card it is an array without axes, which ``float()`` waits for. Labels on a card are looked at on the host.
 
         Raises:
             ValueError: Scores that are not (N, classes) with N at least 1, or labels that do not fit them.
@@ -225,11 +234,11 @@ class SoftmaxWithLoss:
         if x.ndim != 2 or 0 in x.shape:
             raise ValueError(f"SoftmaxWithLoss: the scores must be (N, classes), none of them 0, got x.shape={x.shape}")
         self.t = place.xp.asarray(check_labels("SoftmaxWithLoss", t, *x.shape))
-        loss: float
         loss, self.y = place.kernels.softmax_cross_entropy_forward(x, self.t)
-        self.loss = loss
-        return loss
+        self.loss = number(place, loss)
+        return self.loss
 
+    @on_its_card
     def backward(self, dout: float = 1) -> Array:
         """Gradient of ``dout * loss`` with respect to the scores: ``dout * (y - t) / N``."""
         y = _remembered("SoftmaxWithLoss", self.y)
@@ -262,6 +271,7 @@ class Dropout:
         self.random: Any = np.random if seed is None else np.random.default_rng(seed)
         self.mask: Array = None
 
+    @on_its_card
     def forward(self, x: Array, train_flg: bool = True) -> Array:
         """Drop in training; return ``x`` as it is otherwise."""
         place, (x,) = float_arrays("Dropout.forward", self.device, x=x)
@@ -272,6 +282,7 @@ class Dropout:
         self.mask = kept.astype(x.dtype) / x.dtype.type(1 - self.dropout_ratio)
         return x * self.mask
 
+    @on_its_card
     def backward(self, dout: Array) -> Array:
         """Let the gradient through where the input got through, scaled likewise."""
         mask = _remembered("Dropout", self.mask)
@@ -327,6 +338,7 @@ class BatchNormalization:
         self._std: Array = None
         self._trained = False
 
+    @on_its_card
     def forward(self, x: Array, train_flg: bool = True) -> Array:
         """Normalise with the batch's statistics in training, with the running ones otherwise."""
         place, (x, gamma, beta) = float_arrays("BatchNormalization.forward", self.device, x=x, gamma=self.gamma, beta=self.beta)
@@ -357,6 +369,7 @@ class BatchNormalization:
         self._trained = train_flg
         return gamma.reshape(per_feature) * self._normalised + beta.reshape(per_feature)
 
+    @on_its_card
     def backward(self, dout: Array) -> Array:
         """Compute ``dgamma``, ``dbeta`` and the gradient of the input, of whichever ``forward`` ran last."""
         normalised = _remembered("BatchNormalization", self._normalised)
@@ -364,8 +377,8 @@ class BatchNormalization:
         _check_gradient("BatchNormalization", dout, normalised.shape)
         axes, per_feature = self._layout(dout)
         dbeta, dgamma = dout.sum(axis=axes), (dout * normalised).sum(axis=axes)
-        self.dbeta = dbeta if np.ndim(self.beta) else dbeta.sum()
-        self.dgamma = dgamma if np.ndim(self.gamma) else dgamma.sum()
+        self.dbeta = dbeta if as_array("BatchNormalization", "beta", self.beta).ndim else dbeta.sum()
+        self.dgamma = dgamma if gamma.ndim else dgamma.sum()
         scale = gamma.reshape(per_feature) / self._std.reshape(per_feature)
         if not self._trained:
             return dout * scale
@@ -411,26 +424,31 @@ class Convolution(Fusible):
         self.dW: Array = None
         self.db: Array = None
 
+    @on_its_card
     def forward(self, x: Array) -> Array:
         """Convolve; see :func:`xpconv.conv2d`."""
         y = conv2d(x, self.W, self.bias(), stride=self.stride, padding=self.pad, device=self.device)
         self.x, self.replay = x, None
         return y
 
+    @on_its_card
     def backward(self, dout: Array, input_gradient: bool = True) -> Array:
         """Compute ``dW``, ``db`` and, unless not asked for, the gradient of the images."""
-        x = self.recall("x")
-        shape = np.shape(self.W)
-        self.dW, self.db = conv2d_backward_weight(x, dout, shape, stride=self.stride, padding=self.pad, device=self.device)
+        x, W = as_array("Convolution", "x", self.recall("x")), as_array("Convolution", "W", self.W)
+        self.dW, self.db = conv2d_backward_weight(x, dout, W.shape, stride=self.stride, padding=self.pad, device=self.device)
         if not input_gradient:
             return None
-        return conv2d_backward_input(dout, self.W, np.shape(x), stride=self.stride, padding=self.pad, device=self.device)
+        return conv2d_backward_input(dout, W, x.shape, stride=self.stride, padding=self.pad, device=self.device)
 
     def bias(self) -> Array:
         """The bias as one number a filter: the book's notebooks also give a single one for all filters."""
-        if np.ndim(self.b) == 0 or np.shape(self.b) == (1,):
-            return np.broadcast_to(np.asarray(self.b).reshape(-1), np.shape(self.W)[:1])
-        return self.b
+        b, W = as_array("Convolution", "b", self.b), as_array("Convolution", "W", self.W)
+        if b.shape not in ((), (1,)):
+            return b
+        card = card_of(W)
+        if b.ndim == 0 and card is not None:  # a number follows the filters
+            b = asarray(b, device=card)
+        return b.reshape(-1).repeat(len(W) if W.ndim else 1)
 
 
 class Pooling(Fusible):
@@ -463,6 +481,7 @@ class Pooling(Fusible):
         self.arg_max: Array = None
         self.x_shape: tuple[int, ...] = ()
 
+    @on_its_card
     def forward(self, x: Array) -> Array:
         """Pool; see :func:`xpconv.max_pool2d`."""
         y, self.arg_max = max_pool2d(
@@ -473,9 +492,10 @@ class Pooling(Fusible):
             return_indices=True,
             device=self.device,
         )
-        self.x_shape, self.replay = np.shape(x), None
+        self.x_shape, self.replay = as_array("Pooling", "x", x).shape, None
         return y
 
+    @on_its_card
     def backward(self, dout: Array) -> Array:
         """Give each gradient to the pixel that its maximum came from."""
         arg_max = self.recall("arg_max")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from xpconv.arrays import FLOAT_DTYPES, as_array
-from xpconv.device import Device, asarray, get_device, to_numpy
+from xpconv.arrays import FLOAT_DTYPES, as_array, is_real
+from xpconv.device import Device, asarray, fetch, get_device, number, to_numpy
 from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import check_parameters, load_parameters, load_pickled_parameters, save_parameters
 from xpconv.fusion import Block, blocks
@@ -69,7 +69,8 @@ class Network:
 
     def constant(self, *shape: int, value: float) -> Array:
         """Initial values that are all the same, on the network's device."""
-        return self.device.xp.full(shape, value, self.dtype)
+        with self.device.current():
+            return self.device.xp.full(shape, value, self.dtype)
 
     def predict(self, x: Array, train_flg: bool = False) -> Array:
         """Compute the scores (N, classes) before softmax.
@@ -81,9 +82,10 @@ class Network:
         Raises:
             ValueError: x is not of that shape.
         """
-        return self._forward(x, train_flg)[0]
+        with self.device.current():
+            return self._forward(x, train_flg)[0]
 
-    def loss(self, x: Array, t: Array, train_flg: bool = False) -> float:
+    def loss(self, x: Array, t: Array, train_flg: bool = False) -> Any:
         """Mean cross-entropy of a batch, and the weight decay if there is one.
 
         Args:
@@ -91,12 +93,16 @@ class Network:
             t: Labels: (N,), (N, 1), or one-hot (N, classes).
             train_flg: As in :meth:`predict`.
 
+        Returns:
+            The loss; on a card an array without axes, which ``float()`` waits for and reads.
+
         Raises:
             ValueError: Samples or labels of another shape, or labels out of range.
         """
-        return self.last_layer.forward(self.predict(x, train_flg), t) + self._weight_decay()
+        with self.device.current():
+            return self.last_layer.forward(self.predict(x, train_flg), t) + self._weight_decay()
 
-    def loss_and_gradient(self, x: Array, t: Array) -> tuple[float, dict[str, Array]]:
+    def loss_and_gradient(self, x: Array, t: Array) -> tuple[Any, dict[str, Array]]:
         """Loss of a training batch and the gradient of every parameter, from one pass forward and one back.
 
         Args:
@@ -104,11 +110,15 @@ class Network:
             t: Labels, as in :meth:`loss`.
 
         Returns:
-            The loss, and gradients under the names of ``params``.
+            The loss as :meth:`loss` gives it, and gradients under the names of ``params``.
 
         Raises:
             ValueError: As :meth:`loss`.
         """
+        with self.device.current():
+            return self._loss_and_gradient(x, t)
+
+    def _loss_and_gradient(self, x: Array, t: Array) -> tuple[Any, dict[str, Array]]:
         scores, chain = self._forward(x, train_flg=True)
         loss = self.last_layer.forward(scores, t) + self._weight_decay()
         dout = self.last_layer.backward()
@@ -163,15 +173,21 @@ class Network:
         samples, batch_size = len(x), integer(op, "batch_size", batch_size, 1)
         if samples == 0:
             raise ValueError(f"{op}: needs at least one sample, got x.shape={np.shape(x)}")
-        right, labels = 0, None
-        for start in range(0, samples, batch_size):
-            scores = to_numpy(self.predict(x[start : start + batch_size]))
-            if labels is None:
-                labels = class_indices(op, t, samples, scores.shape[1])
-            if np.isnan(scores).any():
-                raise TrainingError(f"{op}: the scores of samples {start} to {start + len(scores) - 1} hold NaN")
-            right += int((scores.argmax(axis=1) == labels[start : start + batch_size]).sum())
-        return right / samples
+        starts = range(0, samples, batch_size)
+        labels, right, unordered = None, [], []
+        with self.device.current():
+            for start in starts:
+                scores = self.predict(x[start : start + batch_size])
+                if labels is None:
+                    labels = asarray(class_indices(op, t, samples, scores.shape[1]), device=self.device)
+                right.append((scores.argmax(axis=1) == labels[start : start + batch_size]).sum())
+                unordered.append(self.device.xp.isnan(scores).any())
+            counts = fetch(*right, *unordered)
+        for start, holds_nan in zip(starts, counts[len(right) :], strict=True):
+            if holds_nan:
+                last = min(start + batch_size, samples) - 1
+                raise TrainingError(f"{op}: the scores of samples {start} to {last} hold NaN")
+        return sum(counts[: len(right)]) / samples
 
     def state_arrays(self) -> dict[str, Array]:
         """What the network has learnt besides its parameters: running means and variances, as ``"BatchNorm1/running_mean"``."""
@@ -232,7 +248,7 @@ class Network:
     def _forward(self, x: Array, train_flg: bool) -> tuple[Array, list[Block]]:
         op = type(self).__name__
         images = as_array(op, "x", x)
-        if images.dtype.kind not in "biuf":
+        if not is_real(images.dtype):
             raise TypeError(f"{op}: x must hold real numbers, got dtype {images.dtype}")
         if images.ndim == 0 or images.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, ("N", *self.input_shape)))
@@ -263,10 +279,11 @@ class Network:
     def _decayed(self) -> list[str]:
         return [name for name in self.params if name.startswith("W")]
 
-    def _weight_decay(self) -> float:
+    def _weight_decay(self) -> Any:
         if not self.weight_decay_lambda:
             return 0.0
-        return 0.5 * self.weight_decay_lambda * sum(float((self.params[name] ** 2).sum()) for name in self._decayed())
+        squares = (number(self.device, (self.params[name] ** 2).sum().astype(np.float64)) for name in self._decayed())
+        return 0.5 * self.weight_decay_lambda * sum(squares)
 
     def _state_names(self) -> list[str]:
         normalisations = [name for name, layer in self.layers.items() if isinstance(layer, BatchNormalization)]

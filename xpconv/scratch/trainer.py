@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpconv import training
-from xpconv.device import get_device
+from xpconv.device import fetch, get_device
 from xpconv.geometry import integer
 from xpconv.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
 
@@ -157,18 +157,32 @@ class _Record(training.Progress):
 
     def __init__(self, book: Trainer) -> None:
         self.book = book
+        self.read = 0
 
     def step_finished(self, trainer: training.Trainer, loss: float) -> None:
-        self.book.train_loss_list.append(loss)
         if self.book.verbose:
+            loss = float(loss)
             print(f"train loss:{loss}")
+        self.book.train_loss_list.append(loss)
 
     def epoch_finished(self, trainer: training.Trainer) -> None:
+        self._read()
         train_acc, test_acc = trainer.history["train_accuracy"][-1], trainer.history["test_accuracy"][-1]
         self.book.train_acc_list.append(train_acc)
         self.book.test_acc_list.append(test_acc)
         if self.book.verbose:
             print(f"=== epoch:{trainer.epoch}, train acc:{train_acc}, test acc:{test_acc} ===")
+
+    def run_finished(self, trainer: training.Trainer) -> None:
+        # What a card computed after a step that went wrong was taken back.
+        del self.book.train_loss_list[trainer.epoch * trainer.steps_per_epoch + trainer.steps_done :]
+        self._read()
+
+    def _read(self) -> None:
+        # The losses of a card wait there until the end of the epoch.
+        losses = self.book.train_loss_list
+        self.book.train_loss_list[:] = [*losses[: self.read], *fetch(*losses[self.read :])]
+        self.read = len(losses)
 
 
 class _BookNetwork:

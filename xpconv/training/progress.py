@@ -39,7 +39,11 @@ class Progress:
         """A run begins, or goes on."""
 
     def step_finished(self, trainer: Trainer, loss: float) -> None:
-        """One more update was made, from a batch with this loss."""
+        """One more update was made, from a batch with this loss.
+
+        On a card ``loss`` is an array without axes, and neither it nor the step need be computed yet: ``float(loss)`` waits for
+        them, and so does reading ``trainer.mean_loss``. What is shown ten times a second should not be read at every step.
+        """
 
     def evaluation_started(self, trainer: Trainer) -> None:
         """All updates of an epoch are made, its evaluation begins."""
@@ -99,8 +103,7 @@ class LiveBar(Progress):
     def step_finished(self, trainer: Trainer, loss: float) -> None:
         """Redraw the bar, unless that was done a moment ago."""
         if time.monotonic() >= self._next_refresh:
-            speed = f"{trainer.images_per_second:,.0f} images/s"
-            self._show(trainer, f"loss {trainer.mean_loss:.4f}  {speed}")
+            self._show(trainer, f"loss {trainer.mean_loss:.4f}  {trainer.images_per_second:,.0f} images/s")
 
     def evaluation_started(self, trainer: Trainer) -> None:
         """Say so."""

@@ -6,13 +6,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xpconv.device import asarray
+from xpconv.device import asarray, fetch
 from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import check_parameters, check_writable
 from xpconv.geometry import integer
@@ -30,7 +31,19 @@ from xpconv.training.data import LabelledImages
 from xpconv.training.interruption import Interruption
 from xpconv.training.progress import Progress, choose_progress
 
+# Steps that a card makes before the trainer looks whether all is well, if nobody looks before.
+STEPS_BETWEEN_LOOKS = 100
+
 _NETWORK_METHODS = ("predict", "loss", "loss_and_gradient")
+
+
+@dataclass
+class _Unseen:
+    """Steps on a card that nobody has looked at yet, and what there was before them."""
+
+    before: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    loss_sum: Any = 0.0  # of the whole epoch: however often somebody looks, the terms are added in one order
 
 
 class _EvaluationStopped(Exception):  # noqa: N818 - no error: Ctrl-C
@@ -127,9 +140,11 @@ class Trainer:
         self._random = np.random.Generator(np.random.PCG64(self.seed))
         self._order: np.ndarray[Any, np.dtype[np.int64]] | None = None
         self._order_state = self._random.bit_generator.state
+        self._batches: Iterator[tuple[Any, Any]] | None = None
         self._step = 0
         self._loss_sum = 0.0
         self._seconds = 0.0
+        self._unseen = _Unseen()
 
     @property
     def epoch(self) -> int:
@@ -148,12 +163,22 @@ class Trainer:
 
     @property
     def mean_loss(self) -> float:
-        """Mean loss of the images visited so far in the epoch that is under way; NaN before the first."""
+        """Mean loss of the images visited so far in the epoch that is under way; NaN before the first.
+
+        Raises:
+            TrainingError: As :meth:`run`; on a card a step that went wrong is found when somebody looks.
+        """
+        self._look_back()
         return self._loss_sum / self._images_visited if self._step else math.nan
 
     @property
     def images_per_second(self) -> float:
-        """Training speed in the epoch that is under way; 0 before its first step."""
+        """Training speed in the epoch that is under way; 0 before its first step.
+
+        Raises:
+            TrainingError: As :attr:`mean_loss`.
+        """
+        self._look_back()
         return self._images_visited / self._seconds if self._seconds else 0.0
 
     def run(self) -> History:
@@ -184,6 +209,10 @@ class Trainer:
         Notes:
             On one device, with the same number of threads, the same arguments and the same initial network give the same
             bits.
+
+            A card is never waited for in a step: it is looked at when a progress reads :attr:`mean_loss`, every
+            100 steps, and at the end of an epoch. Where something is not finite then, the training goes back to the last
+            look and makes the steps since then anew, one by one, so that the error is the same as on any device.
         """
         self.interrupted = False
         with Interruption() as interruption:
@@ -196,9 +225,10 @@ class Trainer:
             try:
                 while self.epoch < self.epochs and not interruption.requested:
                     if self._step < self.steps_per_epoch:
-                        self._train_batch()
+                        self._make_step(looking=not self.network.device.asynchronous)
                     else:
                         self._finish_epoch(stop_if_requested)
+                self._look_back()
             except _EvaluationStopped:
                 pass
             finally:
@@ -230,7 +260,8 @@ class Trainer:
         """
         if self._step == self.steps_per_epoch:  # of a run that was stopped while it evaluated
             self._finish_epoch()
-        loss = self._train_batch()
+        self._look_back()
+        loss = float(self._make_step(looking=True))
         if self._step == self.steps_per_epoch:
             self._finish_epoch()
         return loss
@@ -244,6 +275,7 @@ class Trainer:
         Raises:
             TrainingError: An image, or the network's scores, hold NaN or infinity.
         """
+        self._look_back()
         return self._evaluate(lambda: None)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
@@ -256,6 +288,7 @@ class Trainer:
         Raises:
             OSError: The file cannot be written; an older one stays as it was.
         """
+        self._look_back()
         standing = Standing(
             history=self.history,
             step=self._step,
@@ -315,6 +348,7 @@ class Trainer:
         self.history = saved.standing.history
         self.interrupted = False
         self._step, self._loss_sum, self._seconds = saved.standing.step, saved.standing.loss_sum, saved.standing.seconds
+        self._batches, self._unseen = None, _Unseen()
         self._random, self._order_state, self._order = order, order.bit_generator.state, None
         if self._step:
             self._order = self._draw_order()
@@ -325,32 +359,96 @@ class Trainer:
     def _images_visited(self) -> int:
         return min(self._step * self.batch_size, len(self._train))
 
-    def _train_batch(self) -> float:
+    def _make_step(self, looking: bool) -> Any:
         started = time.perf_counter()
-        if self._order is None:
-            self._order = self._draw_order()
-        first = self._step * self.batch_size
-        x, t = self._train.batch(self._order[first : first + self.batch_size])
-        buffers = self._buffers()
-        loss, grads = self.network.loss_and_gradient(x, t)
-        loss = float(loss)
-        problem = self._not_finite(loss, grads)
-        if problem:
-            if buffers:
-                self.network.load_state_arrays(buffers)
-            raise TrainingError(
-                f"Trainer: {problem} in epoch {self.epoch + 1}, step {self._step + 1} of {self.steps_per_epoch}; "
-                "the parameters are those before this step. A smaller learning rate may help "
-                f"(optimizer={self.optimizer!r})"
-            )
-        self.optimizer.update(self.network.params, grads, device=self.network.device)
-        self._step += 1
-        self._loss_sum += loss * len(x)
+        with self.network.device.current():
+            loss = self._train_batch(looking)
         self._seconds += time.perf_counter() - started
+        if self._unseen.steps == STEPS_BETWEEN_LOOKS:
+            self._look_back()
         self._progress.step_finished(self, loss)
         return loss
 
+    def _train_batch(self, looking: bool) -> Any:
+        # Looking at what a step gives before the parameters are updated means to wait for it. Unseen steps add up what there
+        # is to see; whatever is not finite stays so in the sum, and in the parameters.
+        if not looking and not self._unseen.steps:
+            self._unseen = _Unseen(before=self._copies(), loss_sum=self._loss_sum)
+        try:
+            x, t = self._next_batch()
+            buffers = self._buffers()
+            loss, grads = self.network.loss_and_gradient(x, t)
+            if looking:
+                loss = float(loss)
+                problem = self._not_finite(loss, grads)
+                if problem:
+                    if buffers:
+                        self.network.load_state_arrays(buffers)
+                    raise TrainingError(
+                        f"Trainer: {problem} in epoch {self.epoch + 1}, step {self._step + 1} of {self.steps_per_epoch}; "
+                        "the parameters are those before this step. A smaller learning rate may help "
+                        f"(optimizer={self.optimizer!r})"
+                    )
+            self.optimizer.update(self.network.params, grads, device=self.network.device)
+        except BaseException:
+            self._batches = None  # the next attempt begins with this batch
+            raise
+        self._step += 1
+        if looking:
+            self._loss_sum += loss * len(x)
+        else:
+            self._unseen.steps += 1
+            self._unseen.loss_sum = self._unseen.loss_sum + loss * len(x)
+        return loss
+
+    def _next_batch(self) -> tuple[Any, Any]:
+        if self._order is None:
+            self._order = self._draw_order()
+        if self._batches is None:
+            order = self._order
+            firsts = range(self._step * self.batch_size, len(self._train), self.batch_size)
+            self._batches = self._train.batches(order[first : first + self.batch_size] for first in firsts)
+        return next(self._batches)
+
+    def _look_back(self) -> None:
+        # Look at what the steps since the last look have given; where it isn't finite, find out which of them it was.
+        unseen, self._unseen = self._unseen, _Unseen()
+        if not unseen.steps:
+            return
+        started = time.perf_counter()
+        device = self.network.device
+        with device.current():
+            finite = [device.kernels.all_finite(param) for param in self.network.params.values()]
+            loss_sum, *good = fetch(unseen.loss_sum, *finite)
+            if math.isfinite(loss_sum) and all(good):
+                self._loss_sum = loss_sum
+            else:
+                self._step -= unseen.steps
+                self._batches = None
+                self._put_back(unseen.before)
+                for _ in range(unseen.steps):
+                    self._train_batch(looking=True)
+        self._seconds += time.perf_counter() - started
+
+    def _copies(self) -> dict[str, Any]:
+        return {
+            "params": {name: param.copy() for name, param in self.network.params.items()},
+            "buffers": {name: array.copy() for name, array in self._buffers().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "generators": {name: _state_of(generator) for name, generator in self._generators().items()},
+        }
+
+    def _put_back(self, copies: dict[str, Any]) -> None:
+        for name, param in copies["params"].items():
+            self.network.params[name][...] = param
+        if copies["buffers"]:
+            self.network.load_state_arrays(copies["buffers"])
+        self.optimizer.load_state_dict(copies["optimizer"])
+        for name, generator in self._generators().items():
+            _set_state(generator, copies["generators"][name])
+
     def _finish_epoch(self, between_batches: Callable[[], None] = lambda: None) -> None:
+        self._look_back()
         self._progress.evaluation_started(self)
         started = time.perf_counter()
         measured = self._evaluate(between_batches)
@@ -363,7 +461,7 @@ class Trainer:
         }
         for name, value in row.items():
             self.history[name].append(value)
-        self._order, self._order_state = None, self._random.bit_generator.state
+        self._order, self._order_state, self._batches = None, self._random.bit_generator.state, None
         self._step, self._loss_sum, self._seconds = 0, 0.0, 0.0
         self._progress.epoch_finished(self)
         if self.checkpoint is not None:
@@ -388,20 +486,27 @@ class Trainer:
 
     def _measure(self, data: LabelledImages, between_batches: Callable[[], None], *, with_loss: bool) -> tuple[float, float]:
         images = len(data) if self.evaluate_samples is None else min(self.evaluate_samples, len(data))
-        right, loss_sum = 0, 0.0
-        for first in range(0, images, self.batch_size):
-            between_batches()
-            x, t = data.batch(slice(first, min(first + self.batch_size, images)))
-            classes = t if t.ndim == 1 else t.argmax(axis=1)
-            scores = self.network.predict(x)
-            if not self.network.device.xp.isfinite(scores).all():  # argmax would take a NaN for the right class
-                raise TrainingError(
-                    f"Trainer: the network's scores hold NaN or infinity {self._moment()} "
-                    f"(learning rate too large? optimizer={self.optimizer!r})"
-                )
-            right += int((scores.argmax(axis=1) == classes).sum())
-            if with_loss:
-                loss_sum += float(self.network.loss(x, t)) * len(x)
+        device = self.network.device
+        parts = (slice(first, min(first + self.batch_size, images)) for first in range(0, images, self.batch_size))
+        finite: Any = True
+        right: Any = 0
+        loss_sum: Any = 0.0
+        with device.current():
+            for x, t in data.batches(parts):  # what is counted stays on the device until the end
+                between_batches()
+                scores = self.network.predict(x)
+                finite = finite & device.xp.isfinite(scores).all()
+                if not device.asynchronous and not finite:
+                    break
+                right = right + (scores.argmax(axis=1) == (t if t.ndim == 1 else t.argmax(axis=1))).sum()
+                if with_loss:
+                    loss_sum = loss_sum + self.network.loss(x, t) * len(x)
+            all_finite, right, loss_sum = fetch(finite, right, loss_sum)
+        if not all_finite:  # argmax takes a NaN for the right class
+            raise TrainingError(
+                f"Trainer: the network's scores hold NaN or infinity {self._moment()} "
+                f"(learning rate too large? optimizer={self.optimizer!r})"
+            )
         return right / images, loss_sum / images
 
     def _moment(self) -> str:
