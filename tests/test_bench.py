@@ -1,5 +1,6 @@
 """The benchmark: what it counts, how it compares, what it refuses, and what it survives."""
 
+import importlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import types
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +18,8 @@ import reference
 import xpconv as xc
 from xpconv import cli
 from xpconv.bench import peers, plot, processes, quiet, readme, results, runner, settings, table, worker, workloads
+from xpconv.bench.peers import base as peers_base
+from xpconv.bench.peers import xpconv as xpconv_peer
 from xpconv.bench.results import MachineReport, Measurement, Outcome, PeerReport, Report, Row
 from xpconv.bench.workloads import ALL_WORKLOADS, TINY_WORKLOADS, WORKLOADS
 
@@ -646,16 +650,20 @@ class FakeWorker:
     asked: ClassVar[list] = []
     started: ClassVar[list] = []
     dies: ClassVar[list] = []
+    limits: ClassVar[list] = []
+    sees_cards: ClassVar[set] = set()
 
-    def __init__(self, spec, threads, folder, python=None):
+    def __init__(self, spec, threads, folder, python=None, *, cards=False):
         self.name, self.id = spec.name, os.getpid()
         self.started.append(spec.name)
+        self.sees_cards.add(cards)
 
     def ask(self, timeout, **request):
         match request.get("do"):
             case None:
                 return {"versions": {}, "python": "3"}
             case "limits":
+                self.limits.append(self.name)
                 if (self.name, "limits", len(self.asked)) in self.dies:
                     raise processes.WorkerError("died", "SIGKILL")
                 return {"gflops": 1.0 + len(self.asked), "gigabytes_per_second": 9.0 - len(self.asked), "blas": "fake"}
@@ -682,7 +690,7 @@ class FakeWorker:
 def fake_workers(monkeypatch):
     monkeypatch.setattr(runner, "Worker", FakeWorker)
     monkeypatch.setattr(runner, "SETTLE_SECONDS", 0)
-    for name, value in (("asked", []), ("started", []), ("dies", [])):
+    for name, value in (("asked", []), ("started", []), ("dies", []), ("limits", []), ("sees_cards", set())):
         monkeypatch.setattr(FakeWorker, name, value)
     return FakeWorker
 
@@ -781,6 +789,158 @@ def test_a_reference_that_does_not_start(run, fake_workers, monkeypatch):
     code, _, err = run(*SHORT, "--peers", "none", "--workloads", "tiny-max")
     assert code == 1
     assert "the reference, xpconv on numpy in float64, does not run: its process died: exit code 1" in one_line(err)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# On a card: what can be known without one
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def a_card(monkeypatch):
+    """Pretend that there are two cards."""
+
+    def found(name):
+        return xc.Device({"cuda": "cuda:0"}.get(name, name)) if name.startswith("cuda") else xc.get_device(name)
+
+    monkeypatch.setattr(settings, "get_device", found)
+
+
+def test_a_card_is_compared_with_those_who_compute_on_it(a_card):
+    chosen = settings.settings_from(device=["cuda"])
+    assert chosen.card == "cuda:0"
+    assert [(spec.name, spec.label, spec.variant) for spec in chosen.ours] == [
+        ("xpconv:cuda:0", "xpconv cuda:0", "cuda:0:float32")
+    ]
+    assert [(spec.name, spec.label, spec.variant) for spec in chosen.peers] == [
+        ("torch:eager", "PyTorch eager cuda:0", "eager@cuda:0"),
+        ("torch:channels_last", "PyTorch channels_last cuda:0", "channels_last@cuda:0"),
+        ("torch:compile", "torch.compile cuda:0", "compile@cuda:0"),
+    ]
+    assert chosen.command == "xpconv bench --device cuda"
+    other = settings.settings_from(device=["cuda:1"], peers="torch:eager")
+    assert [spec.variant for spec in (*other.ours, *other.peers)] == ["cuda:1:float32", "eager@cuda:1"]
+
+
+@pytest.mark.parametrize("devices", [["cuda", "numpy"], ["cuda:0", "cuda:1"]])
+def test_a_card_is_measured_alone(a_card, devices):
+    with pytest.raises(ValueError, match=r"--device: a card is measured in a run of its own, got cuda:0, (numpy|cuda:1)"):
+        settings.settings_from(device=devices)
+
+
+@pytest.mark.parametrize("peer", ["jax", "book:float32"])
+def test_who_computes_on_no_card_is_refused(a_card, peer):
+    with pytest.raises(
+        ValueError, match=f"--peers: {peer} computes on no card here; with --device cuda:0 there are torch:eager"
+    ):
+        settings.settings_from(device=["cuda"], peers=peer)
+
+
+def test_the_limits_of_a_card_come_from_who_computes_on_it(fake_workers, a_card):
+    chosen = settings.settings_from(device=["cuda"], peers="torch:eager", workloads="tiny-max", rounds=1, quiet=False)
+    report = runner.run(chosen)
+    assert fake_workers.limits == ["xpconv:cuda:0"] * 2
+    assert fake_workers.sees_cards == {True}
+    assert [peer.label for peer in report.peers] == ["xpconv cuda:0", "PyTorch eager cuda:0"]
+
+
+def test_on_the_processor_no_process_sees_a_card(fake_workers, tmp_path):
+    runner.run(settings_of(A, operations=("fwd",)))
+    assert fake_workers.sees_cards == {False}
+    assert fake_workers.limits == ["reference"] * 2
+    assert processes._environment(1, tmp_path, None)["CUDA_VISIBLE_DEVICES"] == ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert processes._environment(1, tmp_path, None, cards=True).get("CUDA_VISIBLE_DEVICES") == visible
+
+
+class FakeStream:
+    """A stream in which all takes the time that it is said to take, and a host that is slower than it or faster."""
+
+    def __init__(self):
+        self.host = self.card = 0.0
+        self.told = []
+
+    def queue(self, what, milliseconds):
+        self.host += 0.5
+        self.card = max(self.card, self.host) + milliseconds
+        self.told.append(what)
+
+    def event(self):
+        return FakeEvent(self)
+
+
+class FakeEvent:
+    def __init__(self, stream):
+        self.stream = stream
+
+    def record(self):
+        self.at = max(self.stream.card, self.stream.host)
+        self.stream.told.append("event")
+
+    def synchronize(self):
+        self.stream.host = max(self.stream.host, self.at)
+        self.stream.told.append("wait")
+
+
+def test_the_clock_of_a_card_leaves_out_what_the_host_takes():
+    stream = FakeStream()
+    clock = peers_base.EventClock(lambda: stream.queue("flush", 10), stream.event, lambda a, b: b.at - a.at)
+    for _ in range(2):
+        assert clock.milliseconds(lambda: [stream.queue(f"kernel {number}", 3) for number in range(2)]) == 6
+    assert stream.told == ["flush", "event", "kernel 0", "kernel 1", "event", "wait"] * 2
+
+
+def test_xpconv_on_a_card_is_timed_by_events_and_tells_what_the_card_can_do(monkeypatch):
+    """With a stand-in for CuPy that is NumPy and a stream."""
+    stream = FakeStream()
+    attributes = {"MultiProcessorCount": 132, "ClockRate": 1_980_000}
+    cuda = types.SimpleNamespace(
+        Device=lambda number: types.SimpleNamespace(
+            use=lambda: stream.told.append(f"card {number}"), attributes=attributes, compute_capability="90"
+        ),
+        Event=stream.event,
+        get_elapsed_time=lambda a, b: b.at - a.at,
+        runtime=types.SimpleNamespace(
+            runtimeGetVersion=lambda: 13010,
+            driverGetVersion=lambda: 13000,
+            getDeviceProperties=lambda number: {"name": b"H100"},
+        ),
+    )
+    cupy = types.SimpleNamespace(
+        __version__="14",
+        cuda=cuda,
+        empty=lambda size, dtype: types.SimpleNamespace(fill=lambda value: stream.queue(f"flush {size >> 20} MB", 10)),
+        ones=lambda size, dtype: size,
+        empty_like=lambda size: size,
+        copyto=lambda target, source: stream.queue(f"copy {source >> 20} MB", 0.2),
+    )
+    device = xc.Device("cuda:1")
+    device.__dict__.update(xp=cupy, kernels=None)
+    monkeypatch.setattr(xc, "get_device", lambda name: device)
+    peer = xpconv_peer.Peer("cuda:1:float32", 1)
+    assert stream.told == ["card 1"]
+    assert peer.versions() == {"xpconv": xc.__version__, "cupy": "14", "CUDA": "13.1"}
+    assert peer.milliseconds(lambda: stream.queue("kernel", 2.5)) == 2.5
+    limits = peer.limits(1)
+    assert limits["gflops"] == pytest.approx(2 * 132 * 128 * 1.98)
+    assert limits["gigabytes_per_second"] == pytest.approx(2 * (256 << 20) / 0.2e-3 / 1e9)
+    assert stream.told[-5:] == ["flush 256 MB", "event", "copy 256 MB", "event", "wait"]
+    assert limits["card"] == "H100, 132 multiprocessors at 1.98 GHz, driver for CUDA 13"
+    machine = MachineReport("a processor", 2, "Linux", **limits)
+    assert machine.or_faster(**limits) == machine
+    report = made_up_report()
+    report.machine = machine
+    assert table.machine_line(report).startswith(
+        "H100, 132 multiprocessors at 1.98 GHz, driver for CUDA 13; limits: 66908 GFLOP/s"
+    )
+
+
+def test_pytorch_without_a_card_takes_no_part():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a card here")
+    with pytest.raises(ImportError, match=r"PyTorch .* finds no card that it can use"):
+        importlib.import_module("xpconv.bench.peers.torch").Peer("eager@cuda:0", torch.get_num_threads())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -949,8 +1109,9 @@ def test_the_defaults():
     chosen = settings.settings_from()
     assert [spec.name for spec in chosen.peers] == list(peers.PEERS)
     assert [workload.id for workload in chosen.workloads] == list(WORKLOADS)
-    available = [status.name for status in xc.devices() if status.available and status.name != "cudasim"]
+    available = [status.name for status in xc.devices() if status.available and not status.name.startswith("cuda")]
     assert [spec.name.partition(":")[2].partition(":")[0] for spec in chosen.ours] == available
+    assert chosen.card is None
     assert (chosen.rounds, chosen.seconds, chosen.patience) == (7, 0.4, 600)
     assert chosen.command == "xpconv bench"
 
@@ -999,6 +1160,9 @@ def test_peers_by_library_and_by_variant():
         (["--from", "r", "--no-quiet"], "--from measures nothing"),
         (["--from", "r", "--quick"], "--from measures nothing"),
         (["--from", "r", "--json", "s"], "--from measures nothing"),
+        (["--roofline", "r", "--from", "s"], "--roofline measures nothing: it goes with no other option"),
+        (["--roofline", "r", "--device", "cuda"], "--roofline measures nothing"),
+        (["--roofline", "r", "--quick"], "--roofline measures nothing"),
         (["W1"], "W1"),
     ],
 )
@@ -1018,6 +1182,7 @@ def test_wrong_commands(run, never_measured, tmp_path, words, message):
         (["--readme", "README.md"], "--readme: .*README.md: No such file"),
         (["--json", "."], "--json: .*is a directory"),
         (["--from", "nowhere"], "--from: nowhere: No such file or directory"),
+        (["--roofline", "nowhere/r"], "--roofline: .*nowhere: cannot write: no such directory"),
     ],
 )
 def test_what_cannot_be_done_is_known_before_anything_is_measured(run, never_measured, tmp_path, words, message):
@@ -1034,7 +1199,7 @@ def test_help_tells_every_option(run):
     assert code == 0
     assert re.findall(r"^\W*(--[a-z-]+)", "\n".join(out), re.MULTILINE) == [
         "--device", "--peers", "--workloads", "--ops", "--rounds", "--seconds", "--threads", "--python", "--quick", "--quiet",
-        "--json", "--plot", "--readme", "--from", "--help",
+        "--json", "--plot", "--readme", "--from", "--roofline", "--help",
     ]  # fmt: skip
 
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from xpconv.bench.cards import Card
+from xpconv.bench.peers.base import EventClock
+from xpconv.device import Device
+
 MATRIX_SIZE = 2048
 COPIED_BYTES = 1 << 28  # far beyond any cache
 REPETITIONS = 5
@@ -43,6 +47,38 @@ def measure_limits(threads: int) -> dict[str, Any]:
 
     copied = 2 * COPIED_BYTES / _shortest(lambda: parallel(copy, COPIED_BYTES, threads)) / 1e9
     return {"gflops": gflops, "gigabytes_per_second": copied, "blas": _blas()}
+
+
+def measure_card_limits(device: Device, clock: EventClock) -> dict[str, Any]:
+    """Find out what a card can do at most.
+
+    Args:
+        device: The card.
+        clock: What times work on it.
+
+    Returns:
+        ``gflops``: float32 GFLOP/s of all its lanes at its highest clock.
+        ``gigabytes_per_second``: bytes read and written by a copy, the best of some.
+        ``blas``: Empty: there is nothing that multiplied.
+        ``card``: What it is.
+    """
+    cupy = device.xp
+    number = device.card
+    attributes = cupy.cuda.Device(number).attributes
+    capability = int(cupy.cuda.Device(number).compute_capability)
+    driver = cupy.cuda.runtime.driverGetVersion()
+    name = cupy.cuda.runtime.getDeviceProperties(number)["name"].decode()
+    gigahertz = attributes["ClockRate"] / 1e6
+    card = Card(name, capability, attributes["MultiProcessorCount"], gigahertz, 0)
+    source = cupy.ones(COPIED_BYTES, np.uint8)
+    target = cupy.empty_like(source)
+    milliseconds = min(clock.milliseconds(lambda: cupy.copyto(target, source)) for _ in range(REPETITIONS))
+    return {
+        "gflops": card.gflops,
+        "gigabytes_per_second": 2 * COPIED_BYTES / milliseconds / 1e6,
+        "blas": "",
+        "card": f"{name}, {card.multiprocessors} multiprocessors at {gigahertz:.3g} GHz, driver for CUDA {driver // 1000}",
+    }
 
 
 def cpu_name() -> str:

@@ -84,9 +84,10 @@ def figure(report: Report) -> Figure:
     axes.tick_params(labelsize=8, color=LINE_COLOR, labelcolor=TEXT_COLOR)
     axes.tick_params(axis="y", length=0)
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
+    where = report.machine.card or f"{report.machine.cpu}, {threads}"
     versions = next(iter(baseline.versions.values()), "")
     axes.set_xlabel(
-        f"times as fast as {baseline.label} {versions} (faster to the right; {report.machine.cpu}, {threads})",
+        f"times as fast as {baseline.label} {versions} (faster to the right; {where})",
         fontsize=8,
         color=TEXT_COLOR,
     )

@@ -55,9 +55,10 @@ class Worker:
         threads: Number of threads it computes with.
         folder: Directory for its files: what it prints, and the link that lets another Python import xpconv alone.
         python: Another Python to run it with, or None for this one.
+        cards: Whether it sees the cards of this machine.
     """
 
-    def __init__(self, spec: PeerSpec, threads: int, folder: Path, python: str | None = None) -> None:
+    def __init__(self, spec: PeerSpec, threads: int, folder: Path, python: str | None = None, *, cards: bool = False) -> None:
         self._printed = folder / f"{spec.name.replace(':', '-')}.log"
         with self._printed.open("wb") as printed:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, in the Python that the user named
@@ -65,7 +66,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=printed,
-                env=_environment(threads, folder, python),
+                env=_environment(threads, folder, python, cards=cards),
                 start_new_session=True,  # Ctrl-C is for the runner, which ends them all
             )
         assert self._process.stdout is not None
@@ -139,9 +140,11 @@ class Worker:
         return ": ".join([how, *(telling or lines)[-1:]])
 
 
-def _environment(threads: int, folder: Path, python: str | None) -> dict[str, str]:
+def _environment(threads: int, folder: Path, python: str | None, *, cards: bool = False) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
     environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if not cards:  # some libraries compute on one without being asked
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     environment["PYTHONSAFEPATH"] = "1"  # a file numpy.py in the working directory is not NumPy
     if python is None:
         paths = [str(_package().parent), *filter(None, [os.environ.get("PYTHONPATH")])]

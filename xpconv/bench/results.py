@@ -160,8 +160,9 @@ class MachineReport:
         cores: Cores that could be used.
         platform: System and release.
         blas: What NumPy multiplies with.
-        gflops: The fastest matrix product.
+        gflops: The fastest matrix product; of a card, what all its lanes can do at its highest clock.
         gigabytes_per_second: The fastest copy, bytes read and written.
+        card: The card that everything was computed on; empty where that was the processor.
     """
 
     cpu: str
@@ -170,11 +171,12 @@ class MachineReport:
     blas: str
     gflops: float
     gigabytes_per_second: float
+    card: str = ""
 
-    def or_faster(self, gflops: float, gigabytes_per_second: float, blas: str) -> MachineReport:
+    def or_faster(self, gflops: float, gigabytes_per_second: float, blas: str, card: str = "") -> MachineReport:
         """The same machine with the higher of two measured limits."""
         fastest = max(self.gflops, gflops), max(self.gigabytes_per_second, gigabytes_per_second)
-        return MachineReport(self.cpu, self.cores, self.platform, blas, *fastest)
+        return MachineReport(self.cpu, self.cores, self.platform, blas, *fastest, card)
 
     def limit(self, unit: Literal["flop", "byte"]) -> float:
         """The most that the machine does of a unit, in billions a second."""
@@ -296,7 +298,16 @@ def _check(report: Report) -> None:
     machine = report.machine
     _positive("machine", machine.gflops, machine.gigabytes_per_second, machine.cores)
     _positive("run", report.threads, report.rounds, report.seconds)
-    texts = [report.command, report.started, report.xpconv, report.python, machine.cpu, machine.platform, machine.blas]
+    texts = [
+        report.command,
+        report.started,
+        report.xpconv,
+        report.python,
+        machine.cpu,
+        machine.platform,
+        machine.blas,
+        machine.card,
+    ]
     known = set()
     for peer in report.peers:
         known.add(peer.name)

@@ -107,7 +107,8 @@ class _Run:
 
     def _start(self, spec: PeerSpec) -> Worker:
         python = self.settings.pythons.get(spec.library)
-        worker = self.workers[spec.name] = Worker(spec, self.settings.threads, self.folder, python)
+        cards = self.settings.card is not None
+        worker = self.workers[spec.name] = Worker(spec, self.settings.threads, self.folder, python, cards=cards)
         return worker
 
     def _greet_reference(self) -> None:
@@ -116,9 +117,11 @@ class _Run:
             raise BenchError(f"the reference, xpconv on numpy in float64, does not run: {skipped}")
 
     def _limits(self) -> dict[str, Any]:
-        worker = self._worker(REFERENCE.name)
+        # Of the processor the reference knows what it can do, of a card whoever computes on it.
+        name = REFERENCE.name if self.settings.card is None else self.settings.ours[0].name
+        worker = self._worker(name)
         if worker is None:
-            raise BenchError("the reference, xpconv on numpy in float64, is lost")
+            raise BenchError(f"what the machine can do could not be measured: the process of {name} is lost")
         self.patience.wait(self._processes())
         try:
             answer = worker.ask(TIMEOUT_SECONDS, do="limits")

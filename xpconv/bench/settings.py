@@ -18,8 +18,8 @@ QUICK_ROUNDS, QUICK_SECONDS, QUICK_WORKLOADS = 3, 0.1, ("W1", "W3a", "W4a", "W5"
 PATIENCE_SECONDS = 600.0
 TIMEOUT_SECONDS = 300.0  # a compiler may take minutes over one workload
 
-# Measured only when named: a simulator checks kernels, it isn't there to be fast.
-UNMEASURED_DEVICES = ("cudasim",)
+# Measured only when named: a simulator checks kernels, it isn't there to be fast; and a card is compared with others' cards.
+UNMEASURED_DEVICES = ("cudasim", "cuda")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Settings:
         pythons: Other Pythons to run a library with, by its name.
         patience: Seconds to wait for a quiet machine, all waits taken together.
         timeout: Seconds after which a peer that doesn't answer is given up.
+        card: The card that all compute on, ``"cuda:0"``; None where that is the processor.
         command: The command line that means all this.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     pythons: Mapping[str, str] = field(default_factory=dict)
     patience: float = 0.0
     timeout: float = TIMEOUT_SECONDS
+    card: str | None = None
     command: str = "xpconv bench"
 
 
@@ -69,7 +71,7 @@ def settings_from(
     """Turn the words of the command line into settings.
 
     Args:
-        device: Names of xpconv's devices; none for all that work here.
+        device: Names of xpconv's devices; none for all that compute on the processor here.
         peers: Names with commas between them; a library's name means all its variants, ``"none"`` nobody.
         workloads: Ids with commas between them; the beginning of an id means all that begin so, if it isn't one itself.
         operations: Names with commas between them.
@@ -107,9 +109,11 @@ def settings_from(
     if not any(name in wanted for workload in chosen for name in workload.operations):
         has = list(dict.fromkeys(name for workload in chosen for name in workload.operations))
         raise ValueError(f"--ops: none of these workloads has {', '.join(map(repr, wanted))}; they have {', '.join(has)}")
+    names = _devices(device)
+    card = _card(names)
     return Settings(
-        ours=_devices(device),
-        peers=tuple(PEERS.values()) if peers is None else _peers(_words("--peers", peers)),
+        ours=tuple(map(xpconv_on, names)),
+        peers=_peers(None if peers is None else _words("--peers", peers), card),
         workloads=chosen,
         operations=wanted,
         rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
@@ -117,6 +121,7 @@ def settings_from(
         threads=threads or usable_cores(),
         pythons=_pythons(pythons),
         patience=PATIENCE_SECONDS if quiet else 0.0,
+        card=card,
         command=shlex.join(["xpconv", "bench", *words]),
     )
 
@@ -140,17 +145,20 @@ def _workloads(words: Iterable[str]) -> tuple[Workload, ...]:
     return tuple(found.values())
 
 
-def _peers(words: list[str]) -> tuple[PeerSpec, ...]:
+def _peers(words: list[str] | None, card: str | None) -> tuple[PeerSpec, ...]:
     if words == ["none"]:
         return ()
-    found: dict[str, PeerSpec] = {}
-    for word in words:
-        matches = {name: spec for name, spec in PEERS.items() if word in (name, spec.library)}
+    there = {name: spec for name, spec in PEERS.items() if card is None or spec.on_cards}
+    found: dict[str, PeerSpec] = there if words is None else {}
+    for word in words or ():
+        matches = {name: spec for name, spec in there.items() if word in (name, spec.library)}
+        if not matches and any(word in (name, spec.library) for name, spec in PEERS.items()):
+            raise ValueError(f"--peers: {word} computes on no card here; with --device {card} there are {', '.join(there)}")
         if not matches:
-            libraries = {spec.library for spec in PEERS.values()}
-            raise ValueError(_unknown("--peers", "peer", word, [*PEERS, *libraries, "none"], [*PEERS, "none"]))
+            libraries = {spec.library for spec in there.values()}
+            raise ValueError(_unknown("--peers", "peer", word, [*there, *libraries, "none"], [*there, "none"]))
         found |= matches
-    return tuple(found.values())
+    return tuple(spec if card is None else spec.on(card) for spec in found.values())
 
 
 def _operations(words: list[str]) -> tuple[str, ...]:
@@ -160,19 +168,26 @@ def _operations(words: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def _devices(names: Sequence[str]) -> tuple[PeerSpec, ...]:
+def _devices(names: Sequence[str]) -> list[str]:
     if not names:
         names = [status.name for status in devices() if status.available and status.name not in UNMEASURED_DEVICES]
-    found = {}
+    found = []
     for name in names:
         try:
-            device = get_device(name)
+            found.append(get_device(name).name)
         except ValueError as error:
             known = [status.name for status in devices()]
             near = difflib.get_close_matches(name, known)
             raise ValueError(f"--device: {error}{_did_you_mean(near)}") from None
-        found[device.name] = xpconv_on(device.name)
-    return tuple(found.values())
+    return list(dict.fromkeys(found))
+
+
+def _card(devices: Sequence[str]) -> str | None:
+    """The card among the devices; everything of a run is computed on it then."""
+    cards = [name for name in devices if name.startswith("cuda:")]
+    if cards and len(devices) > 1:
+        raise ValueError(f"--device: a card is measured in a run of its own, got {', '.join(devices)}")
+    return cards[0] if cards else None
 
 
 def _pythons(entries: Sequence[str]) -> dict[str, str]:

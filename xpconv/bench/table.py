@@ -68,6 +68,11 @@ def notes(report: Report) -> list[str]:
 def machine_line(report: Report) -> str:
     """Where the run took place, and the limits that the shares are shares of."""
     machine = report.machine
+    if machine.card:
+        return (
+            f"{machine.card}; limits: {machine.gflops:.0f} GFLOP/s of float32, copy {machine.gigabytes_per_second:.0f} GB/s; "
+            f"{machine.cpu}, {machine.platform}, {report.started[:10]}"
+        )
     cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
     threads = "1 thread" if report.threads == 1 else f"{report.threads} threads"
     return (

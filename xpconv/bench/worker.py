@@ -99,25 +99,21 @@ class _Server:
         return {"error": errors[name], "where": name}
 
     def time(self, operation: str, seconds: float) -> dict[str, Any]:
-        run = self.operations[operation].run
-        run()  # once outside the clock: another peer had the caches, the memory and the threads' attention
+        run, clock = self.operations[operation].run, self.peer.milliseconds
+        clock(run)  # once outside the clock: another peer had the caches, the memory and the threads' attention
         milliseconds: list[float] = []
         gc.collect()
         gc.disable()
         try:
             end = time.perf_counter() + seconds
             while len(milliseconds) < FEWEST_CALLS or (time.perf_counter() < end and len(milliseconds) < MOST_CALLS):
-                started = time.perf_counter()
-                run()
-                milliseconds.append(1e3 * (time.perf_counter() - started))
+                milliseconds.append(clock(run))
         finally:
             gc.enable()
         return {"milliseconds": milliseconds}
 
     def limits(self) -> dict[str, Any]:
-        from xpconv.bench.machine import measure_limits
-
-        return measure_limits(self.threads)
+        return self.peer.limits(self.threads)
 
 
 def relative_error(result: Any, expected: Any) -> float:

@@ -5,7 +5,7 @@ Each file has one class, ``Peer``, and imports its library when that is made: na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,30 +17,36 @@ class PeerSpec:
         label: Name in tables.
         module: Module with its class ``Peer``.
         variant: What the class is told.
+        on_cards: Whether it can compute on a card, too.
     """
 
     name: str
     label: str
     module: str
     variant: str = ""
+    on_cards: bool = False
 
     @property
     def library(self) -> str:
         """The name without the variant; ``--python`` takes it."""
         return self.name.partition(":")[0]
 
+    def on(self, card: str) -> PeerSpec:
+        """The same on a card: ``"cuda:0"``."""
+        return replace(self, label=f"{self.label} {card}", variant=f"{self.variant}@{card}")
 
-def _spec(name: str, label: str) -> PeerSpec:
+
+def _spec(name: str, label: str, on_cards: bool = False) -> PeerSpec:
     library, _, variant = name.partition(":")
-    return PeerSpec(name, label, f"{__name__}.{library}", variant)
+    return PeerSpec(name, label, f"{__name__}.{library}", variant, on_cards)
 
 
 PEERS: dict[str, PeerSpec] = {
     spec.name: spec
     for spec in (
-        _spec("torch:eager", "PyTorch eager"),
-        _spec("torch:channels_last", "PyTorch channels_last"),
-        _spec("torch:compile", "torch.compile"),
+        _spec("torch:eager", "PyTorch eager", on_cards=True),
+        _spec("torch:channels_last", "PyTorch channels_last", on_cards=True),
+        _spec("torch:compile", "torch.compile", on_cards=True),
         _spec("jax", "JAX"),
         _spec("tensorflow", "TensorFlow"),
         _spec("keras", "Keras"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,18 +18,50 @@ Array = np.ndarray[Any, np.dtype[Any]]
 CONVOLUTION_RESULTS = {"fwd": ("y",), "dx": ("dx",), "dw": ("dw", "db"), "tot": ("y", "dx", "dw", "db")}
 POOLING_RESULTS = {"fwd": ("y",), "bwd": ("dx",), "tot": ("y", "dx")}
 
+# Written before each call on a card, so that nothing is in its cache: twice the largest one there is.
+FLUSHED_BYTES = 1 << 28
+
 
 @dataclass(frozen=True)
 class Operation:
     """What is timed, and what it gives.
 
     Attributes:
-        run: Does the work once. It returns when the work is done, not when it is queued.
+        run: Does the work once. On the CPU it returns when the work is done; on a card, where it is queued, the peer's clock
+            waits for it.
         outcome: Does the work once, by the same code, and gives the results by name as NumPy arrays, channels first.
     """
 
     run: Callable[[], Any]
     outcome: Callable[[], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class EventClock:
+    """Times what is queued on the current stream of a card.
+
+    The time is that between two events in the stream, so it is the card's alone: the cache is flushed ahead of the first
+    one, and while the card does that the call can be queued. What a call then still makes the card wait for counts.
+
+    Attributes:
+        flush: Queues a write of :data:`FLUSHED_BYTES`.
+        event: Makes an event, which has ``record()`` and ``synchronize()``.
+        elapsed: Milliseconds between two events.
+    """
+
+    flush: Callable[[], Any]
+    event: Callable[[], Any]
+    elapsed: Callable[[Any, Any], float]
+
+    def milliseconds(self, run: Callable[[], Any]) -> float:
+        """Call once, and wait until its work is done."""
+        started, finished = self.event(), self.event()
+        self.flush()
+        started.record()
+        run()
+        finished.record()
+        finished.synchronize()
+        return float(self.elapsed(started, finished))
 
 
 class Peer(ABC):
@@ -50,6 +83,18 @@ class Peer(ABC):
     @abstractmethod
     def versions(self) -> dict[str, str]:
         """Versions of the packages that compute."""
+
+    def milliseconds(self, run: Callable[[], Any]) -> float:
+        """Time one call, from its start until its work is done."""
+        started = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - started)
+
+    def limits(self, threads: int) -> dict[str, Any]:
+        """What the machine can do at most: see `xpconv.bench.machine`."""
+        from xpconv.bench.machine import measure_limits
+
+        return measure_limits(threads)
 
     def operations(self, workload: Workload) -> dict[str, Operation]:
         """Prepare a workload: arrays in the layout that the library likes best, functions compiled or ready to be.

@@ -1,4 +1,4 @@
-"""PyTorch: eager, eager with memory in channels_last order, and torch.compile."""
+"""PyTorch: eager, eager with memory in channels_last order, and torch.compile; on the CPU, or on a card with cuDNN."""
 
 from __future__ import annotations
 
@@ -15,18 +15,29 @@ Tensor = Any
 
 
 class Peer(base.Peer):
-    """PyTorch; the variant is ``eager``, ``channels_last`` or ``compile``."""
+    """PyTorch; the variant is ``eager``, ``channels_last`` or ``compile``, and on a card ``eager@cuda:0``."""
 
     def __init__(self, variant: str, threads: int) -> None:
         self.torch: Any = importlib.import_module("torch")
         self.torch.set_num_threads(threads)
-        self.compiled = variant == "compile"
-        last = variant == "channels_last"
+        way, _, card = variant.partition("@")
+        self.compiled = way == "compile"
+        last = way == "channels_last"
         self.memory_format = self.torch.channels_last if last else self.torch.contiguous_format
+        self.device = self.torch.device(card or "cpu")
+        if card:
+            self.clock = self._card_clock()
 
     def versions(self) -> dict[str, str]:
-        """Version of PyTorch."""
-        return {"torch": str(self.torch.__version__)}
+        """Versions of PyTorch, and on a card of what it computes with."""
+        versions = {"torch": str(self.torch.__version__)}
+        if self.device.type == "cuda":
+            versions |= {"cuDNN": str(self.torch.backends.cudnn.version()), "CUDA": str(self.torch.version.cuda)}
+        return versions
+
+    def milliseconds(self, run: Callable[[], Any]) -> float:
+        """Time one call."""
+        return self.clock.milliseconds(run) if self.device.type == "cuda" else super().milliseconds(run)
 
     def convolution(self, workload: Convolution) -> dict[str, base.Operation]:
         """``conv2d``; its gradients one by one from the operator that autograd calls, all of them through autograd."""
@@ -110,37 +121,37 @@ class Peer(base.Peer):
             layers.Linear(pixels, workload.hidden),
             layers.ReLU(),
             layers.Linear(workload.hidden, workload.classes),
-        ).to(memory_format=self.memory_format)
+        ).to(device=self.device, memory_format=self.memory_format)
         names = ("W1", "b1", "W2", "b2", "W3", "b3")
         with torch.no_grad():
             for name, parameter in zip(names, net.parameters(), strict=True):
                 parameter.copy_(torch.from_numpy(_as_linear(name, inputs[name])))
-        images, labels = self._tensor(inputs["images"]), torch.from_numpy(inputs["labels"])
+        images, labels = self._tensor(inputs["images"]), self._tensor(inputs["labels"])
         optimizer = torch.optim.Adam(net.parameters(), lr=workload.lr, fused=True)
         loss_of = self._function(lambda x, t: layers.functional.cross_entropy(net(x), t))
         random = np.random.default_rng(0)
 
-        def step(chosen: Any) -> float:
-            positions = torch.from_numpy(chosen)
+        def step(chosen: Any) -> Tensor:
+            positions = torch.from_numpy(chosen).to(self.device)
             x, t = images[positions], labels[positions]
             optimizer.zero_grad(set_to_none=True)
             loss = loss_of(x, t)
             loss.backward()
             optimizer.step()
-            return float(loss.detach())
+            return loss.detach()
 
         def outcome() -> dict[str, base.Array]:
             loss = step(workload.first_batch)
             gradients = zip(names, net.parameters(), strict=True)
             return {
-                "loss": np.asarray(loss),
-                **{f"d{name}": _as_linear(name, parameter.grad.numpy()) for name, parameter in gradients},
+                "loss": self._to_numpy("loss", loss),
+                **{f"d{name}": _as_linear(name, self._to_numpy(name, parameter.grad)) for name, parameter in gradients},
             }
 
         return {"step": base.Operation(lambda: step(workload.draw(random)), outcome)}
 
     def _tensor(self, array: base.Array) -> Tensor:
-        tensor = self.torch.from_numpy(array)
+        tensor = self.torch.from_numpy(array).to(self.device)
         return tensor.contiguous(memory_format=self.memory_format) if array.ndim == 4 else tensor
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,8 +166,23 @@ class Peer(base.Peer):
         return (y, *(leaf.grad for leaf in leaves))
 
     def _to_numpy(self, _: str, tensor: Tensor) -> base.Array:
-        array: base.Array = tensor.detach().numpy()
+        array: base.Array = tensor.detach().cpu().numpy()
         return array
+
+    def _card_clock(self) -> base.EventClock:
+        torch = self.torch
+        if not torch.cuda.is_available():
+            raise ImportError(f"PyTorch {torch.__version__} finds no card that it can use")
+        torch.cuda.set_device(self.device)
+        # All of float32, as xpconv, and the fastest of cuDNN's algorithms.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+        flushed = torch.empty(base.FLUSHED_BYTES, dtype=torch.uint8, device=self.device)
+        return base.EventClock(
+            flushed.zero_,
+            lambda: torch.cuda.Event(enable_timing=True),
+            lambda started, finished: float(started.elapsed_time(finished)),
+        )
 
 
 def _as_linear(name: str, matrix: base.Array) -> base.Array:

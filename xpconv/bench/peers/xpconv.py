@@ -22,15 +22,32 @@ class Peer(base.Peer):
         device, _, dtype = variant.rpartition(":")
         self.device, self.dtype = xc.get_device(device), np.dtype(dtype)
         self.device.kernels  # noqa: B018 - to fail here, where it is told, if they cannot be imported
+        if self.device.kind == "cuda":
+            self.clock = _card_clock(self.device)
 
     def versions(self) -> dict[str, str]:
-        """Versions of xpconv, NumPy and what compiles."""
+        """Versions of xpconv, its arrays and what compiles."""
+        if self.device.kind == "cuda":
+            runtime = self.device.xp.cuda.runtime.runtimeGetVersion()
+            return {"xpconv": xc.__version__, "cupy": str(self.device.xp.__version__), "CUDA": _dotted(runtime)}
         versions = {"xpconv": xc.__version__, "numpy": np.__version__}
         if self.device.kind == "numba":
             import numba
 
             versions["numba"] = numba.__version__
         return versions
+
+    def milliseconds(self, run: Callable[[], Any]) -> float:
+        """Time one call."""
+        return self.clock.milliseconds(run) if self.device.kind == "cuda" else super().milliseconds(run)
+
+    def limits(self, threads: int) -> dict[str, Any]:
+        """What the device can do at most."""
+        if self.device.kind != "cuda":
+            return super().limits(threads)
+        from xpconv.bench.machine import measure_card_limits
+
+        return measure_card_limits(self.device, self.clock)
 
     def convolution(self, workload: Convolution) -> dict[str, base.Operation]:
         """``conv2d`` and the functions of its gradients."""
@@ -117,7 +134,7 @@ class Peer(base.Peer):
         optimizer = xc.Adam(workload.lr)
         random = np.random.default_rng(0)
 
-        def step(chosen: Array) -> tuple[float, dict[str, Array]]:
+        def step(chosen: Array) -> tuple[Array, dict[str, Array]]:
             loss, gradients = net.loss_and_gradient(images[chosen], labels[chosen])
             optimizer.update(net.params, gradients, device=self.device)
             return loss, gradients
@@ -125,26 +142,24 @@ class Peer(base.Peer):
         def outcome() -> dict[str, Any]:
             loss, gradients = step(workload.first_batch)
             arrays = {f"d{name}": xc.to_numpy(gradient) for name, gradient in gradients.items()}
-            return {"loss": np.asarray(loss), **arrays}
+            return {"loss": xc.to_numpy(loss), **arrays}
 
-        return {"step": base.Operation(self._finished(lambda: step(workload.draw(random))), outcome)}
+        return {"step": base.Operation(lambda: step(workload.draw(random)), outcome)}
 
     def _here(self, array: Array) -> Array:
         return xc.asarray(array, device=self.device, dtype=self.dtype)
 
     def _operations(self, runs: dict[str, Callable[[], Any]], results: dict[str, tuple[str, ...]]) -> dict[str, base.Operation]:
-        finished = {name: self._finished(run) for name, run in runs.items()}
-        return base.operations(finished, results, lambda _, value: xc.to_numpy(value))
+        return base.operations(runs, results, lambda _, value: xc.to_numpy(value))
 
-    def _finished(self, run: Callable[[], Any]) -> Callable[[], Any]:
-        """A card only queues the work; wait for it."""
-        if self.device.kind != "cuda":
-            return run
-        cuda = self.device.xp.cuda
 
-        def run_and_wait() -> Any:
-            result = run()
-            cuda.get_current_stream().synchronize()
-            return result
+def _card_clock(device: xc.Device) -> base.EventClock:
+    cupy = device.xp
+    cupy.cuda.Device(device.card).use()
+    flushed = cupy.empty(base.FLUSHED_BYTES, np.uint8)
+    return base.EventClock(lambda: flushed.fill(0), cupy.cuda.Event, cupy.cuda.get_elapsed_time)
 
-        return run_and_wait
+
+def _dotted(version: int) -> str:
+    """CUDA counts 12.4 as 12040."""
+    return f"{version // 1000}.{version % 1000 // 10}"
