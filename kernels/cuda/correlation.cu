@@ -5,7 +5,7 @@
 
 template <typename T, typename Index, bool LAST, int WIDTH, int ROWS, int COLUMNS, int DEPTH, int WARPS_M, int WARPS_N,
           int LANE_ROWS, int LANE_COLUMNS, int STAGES, bool SPLIT>
-__global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, resident_blocks<T, Index>(32 * WARPS_M * WARPS_N, LAST, WIDTH))
+__global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, resident_blocks<T, Index>(32 * WARPS_M * WARPS_N, LAST, WIDTH, SPLIT))
     correlate(const T* __restrict__ in, const T* __restrict__ packed, const T* __restrict__ bias,
               written_t<T, SPLIT>* __restrict__ out, const Correlation problem) {
     using A = Operand<T, LAST ? ALONG_DEPTH : ALONG_ROWS, ROWS, DEPTH, ROWS / WARPS_M / LANE_ROWS, LANE_ROWS>;
@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(256)
 // Mends the gradient of the input where weights are not finite. The matrix product multiplies them by the zeros around dy, too:
 // that gives NaN, but those zeros are gradients of nothing. So `flag` asks, which pack_weights raises, and every pixel is
 // summed anew from real gradients alone: one thread a pixel and channel, in a fixed order. Without the flag it ends at once.
-// dy is (N, F, OH, OW) or (N, OH, OW, F), w is (F, C/groups, KH, KW) or (KH, KW, C/groups, F), dx is (N, C, H, W) or (N, H, W, C).
+// dy is (N, F, OH, OW) or (N, OH, OW, F), w is (F, C/groups, KH, KW) or (KH, KW, C/groups, F), and dx is (N, C, H, W) or
+// (N, H, W, C).
 template <typename T, typename Index, bool LAST>
 __global__ void __launch_bounds__(256)
     correct_backward_input(const T* __restrict__ dy, const T* __restrict__ w, const int* __restrict__ flag, T* __restrict__ dx,
