@@ -2,13 +2,16 @@
 
 The suite runs on every device that works on this machine: a test that takes ``device`` is repeated for each of them.
 ``pytest -k numpy`` picks one; ``HYPOTHESIS_PROFILE=explore pytest`` looks for new examples, and for many more of them.
+``PYTHONPATH=tests/stand_in pytest -k cuda`` runs on the ``cuda`` device without a card: on a stand-in for CuPy.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +20,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import xpconv as xc
+from xpconv import availability
+from xpconv import device as devices
+from xpconv.kernels.cuda import runtime
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,6 +58,45 @@ def _compiling_is_not_told() -> None:
     """Keep off standard error, where tests look for errors, that kernels are being compiled."""
     if "numba" in DEVICES:
         importlib.import_module("xpconv.kernels.numba.compiler").keep_quiet()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# With a card, and without
+# ----------------------------------------------------------------------------------------------------------------------
+
+STAND_IN = Path(__file__).parent / "stand_in"
+collect_ignore = [str(STAND_IN)]  # what lies there is imported as cupy by nobody but the tests that ask for it
+
+
+def _forget_devices() -> None:
+    for remembered in (devices._device_of, availability._compile_probe, runtime._card):
+        remembered.cache_clear()
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A stand-in for CuPy with two cards, on which the simulator computes."""
+    if not xc.cudasim.status()[0]:
+        pytest.skip("the simulator has no compiler here")
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("cupy", "cupyx"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(STAND_IN)
+    _forget_devices()
+    module = importlib.import_module("cupy")
+    importlib.import_module("cupyx")
+    yield module
+    del sys.modules["cupy"], sys.modules["cupyx"]
+    _forget_devices()
+
+
+@pytest.fixture
+def without_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Python that has no CuPy, and so no device ``cuda``."""
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    _forget_devices()
+    yield
+    _forget_devices()
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_a_function_computes_on_the_card_of_its_arrays(name: str, cupy: Any) -> 
             return cupy.asarray(x)
 
     assert all(part.device.id == 1 for part in as_parts(CALLS[name](None, on_the_second)))
-    assert cupy._current == [cupy.cuda.Device(0)]
+    assert cupy._current.stack == [cupy.cuda.Device(0)]
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,27 @@ def test_training_ends_in_one_line_and_writes_what_was_asked_for(run, small_data
     assert history["loss"][-1] == result["loss"]
 
 
+@pytest.mark.parametrize("named_by", ["--device", "XPCONV_DEVICE"])
+def test_training_on_each_device(run, small_data, device, named_by, monkeypatch):
+    if named_by == "XPCONV_DEVICE":
+        monkeypatch.setenv("XPCONV_DEVICE", device)
+    code, out, err = run("train", "--epochs", "1", "--seed", "3", "--device", device)
+    assert (code, err) == (0, "")
+    name = xc.get_device(device).name
+    assert out[0] == f"SimpleConvNet with 433,890 parameters on device {name}, 1 epoch"
+    assert re.fullmatch(rf"test accuracy \d+\.\d % · [\d,]+ images/s · device {name}", out[-1])
+
+
+def test_training_on_a_card_that_has_no_memory_left(run, small_data, cupy, monkeypatch):
+    def full(*_, **__):
+        raise cupy.OutOfMemoryError("Out of memory allocating 64 bytes (allocated so far: 8 bytes).")
+
+    monkeypatch.setattr(cupy, "empty", full)
+    code, _, err = run("train", "--device", "cuda")
+    assert code == 1
+    assert "Out of memory allocating 64 bytes" in one_line(err)
+
+
 def test_the_speed_is_all_images_by_all_the_time(run, small_data, monkeypatch, tmp_path):
     def trained(trainer):
         rows = {
@@ -288,9 +309,8 @@ def test_a_wrong_subcommand(run):
         (["--checkpoint", "c", "--resume"], "c: No such file or directory"),
     ],
 )
+@pytest.mark.usefixtures("without_cupy")
 def test_what_cannot_be_done(run, tmp_path, monkeypatch, words, message):
-    if words == ["--device", "cuda"] and any(status.name == "cuda" and status.available for status in xc.devices()):
-        pytest.skip("there is a card here")
     if "--plot" in words:
         pytest.importorskip("matplotlib")
     monkeypatch.setattr(xc.training.Trainer, "run", lambda trainer: pytest.fail("known before the training"))
@@ -461,10 +481,40 @@ def test_doctor_names_a_variable_that_nobody_reads(run, no_variables, monkeypatc
     assert f"XPCONV_DEVISE is set, but xpconv reads {', '.join(doctor.VARIABLES)} only" in one_line(err)
 
 
-def test_doctor_knows_the_variable_of_the_kernels():
-    from xpconv.kernels.numba.conv2d import ENVIRONMENT_VARIABLE
+def test_doctor_knows_the_variables_that_are_read():
+    package = pathlib.Path(xc.__file__).parent
+    sources = [*package.rglob("*.py"), *package.joinpath("kernels").rglob("*.py")]
+    read = {name for source in sources for name in re.findall(r'"(XPCONV_[A-Z0-9_]+)"', source.read_text(encoding="utf-8"))}
+    assert set(doctor.VARIABLES) == read
 
-    assert ENVIRONMENT_VARIABLE in doctor.VARIABLES
+
+def test_doctor_tells_how_the_devices_of_cuda_compute(run, no_variables, monkeypatch, cupy, tmp_path):
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("XPCONV_CUDASIM_CACHE", str(tmp_path / "kernels"))
+    code, out, err = run("doctor", "--json", "report.json")
+    text = "\n".join(out)
+    assert (code, err) == (0, "")
+    assert re.search(r"cuda +│ yes +│ cuda:0 is Stand-in, cuda:1 is Stand-in", text)
+    assert "cuda:1: Stand-in, compute capability 8.0, 8 multiprocessors, 16 GiB" in text
+    assert "driver for CUDA 13.2, runtime 13.2, NVRTC 13.2" in text
+    assert re.search(rf"cudasim +│ fast mode.*\n.*kernels in {re.escape(str(tmp_path / 'kernels'))}", text)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["cudasim"] == {"mode": "fast", "cache": str(tmp_path / "kernels")}
+    assert report["cuda"]["cards"][1] == {
+        "name": "Stand-in",
+        "compute_capability": "8.0",
+        "memory_bytes": 2**34,
+        "multiprocessors": 8,
+    }
+
+
+@pytest.mark.usefixtures("without_cupy")
+def test_doctor_without_cuda(run, no_variables, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert re.search(r"cuda +│ no +│ CuPy is not installed +│ pip install 'xpconv\[cuda13\]'", "\n".join(out))
+    assert re.search(r"cuda +│ not used: see above", "\n".join(out))
 
 
 def test_doctor_tells_how_the_numba_device_computes(run, no_variables, monkeypatch, tmp_path):
@@ -509,6 +559,18 @@ def test_doctor_compiles_ahead_when_asked(run, no_variables, monkeypatch):
     assert "Devices" in out[2]
     _, out, _ = run("doctor")
     assert "Devices" in out[0]
+
+
+def test_doctor_compiles_for_the_device_that_is_named(run, no_variables, monkeypatch):
+    monkeypatch.setattr("xpconv.compilation._steps", lambda place: iter([("pooling", lambda: None)]))
+    code, out, err = run("doctor", "--compile", "--device", "numpy")
+    assert (code, out[0], err) == (0, "device numpy has nothing to compile", "")
+    code, out, err = run("doctor", "--compile", "--device", "gpu")
+    assert (code, out) == (2, [])
+    assert "unknown device 'gpu'" in one_line(err)
+    code, out, err = run("doctor", "--device", "numpy")
+    assert (code, out) == (2, [])
+    assert "goes with --compile alone" in one_line(err)
 
 
 def test_doctor_names_damaged_data(run, no_variables, monkeypatch):

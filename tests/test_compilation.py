@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import xpconv as xc
@@ -150,10 +151,10 @@ def test_numpy_has_nothing_to_compile(capsys: pytest.CaptureFixture[str], progre
     assert capsys.readouterr().out == ("device numpy has nothing to compile\n" if progress else "")
 
 
+@pytest.mark.usefixtures("without_cupy")
 def test_a_device_that_is_not_there() -> None:
-    missing = next(status for status in xc.devices() if not status.available)
-    with pytest.raises(xc.errors.DeviceUnavailableError, match=f"device '{missing.name}' cannot be used here"):
-        xc.compile(missing.name)
+    with pytest.raises(xc.errors.DeviceUnavailableError, match="device 'cuda' cannot be used here: CuPy is not installed"):
+        xc.compile("cuda")
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
         xc.compile("gpu")
 
@@ -182,3 +183,57 @@ def test_it_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 )
 def test_what_was_done_is_told_in_a_line(done: xc.Compilation, told: str) -> None:
     assert str(done) == told
+
+
+# ---- cuda and cudasim ----------------------------------------------------------------------------------------------------
+
+
+def a_step(place: Any) -> Any:
+    x = xc.asarray(np.ones((1, 1, 4, 4), np.float32), device=place)
+    yield "pooling", lambda: xc.max_pool2d(x, device=place)
+
+
+def test_the_simulators_kernels_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not xc.cudasim.status().available:
+        pytest.skip("the simulator has no compiler here")
+    program = """
+import sys, xpconv as xc
+from xpconv import compilation
+sys.path.insert(0, "tests")
+from test_compilation import a_step
+compilation._steps = a_step
+for _ in range(2):
+    done = xc.compile("cudasim", progress=False)
+    print(done.kernels, done.compiled, done.seconds > 0, done.directory)
+"""
+    environment = {**os.environ, "XPCONV_CUDASIM_CACHE": str(tmp_path)}
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, env=environment, check=True
+        ).stdout.splitlines()
+        for _ in range(2)
+    ]
+    first, again, later = f"1 1 True {tmp_path}", f"1 0 False {tmp_path}", f"1 0 True {tmp_path}"
+    assert answers == [[first, again], [later, again]]
+
+
+def test_a_card_compiles_its_larger_tiles_ahead(cupy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(compilation, "_steps", a_step)
+    names: list[str] = []
+
+    class Module(cupy.RawModule):  # type: ignore[misc]
+        def get_function(self, name: str) -> Any:
+            names.append(name)
+            (tmp_path / f"{len(names)}.cubin").touch()
+            return super().get_function(name) if name.startswith(("max_pool2d", "probe")) else object()
+
+    monkeypatch.setattr(cupy, "RawModule", Module)
+    done = xc.compile("cuda:1", progress=False)
+    assert (done.device, done.directory) == ("cuda:1", tmp_path)
+    assert done.kernels == done.compiled == len(names) - 1 == len(set(names)) - 1  # but for the probe
+    assert any(name.startswith("correlate") and "128, 128" in name for name in names)
+    for number in ("float", "double", "__half"):
+        assert any(f"<{number}" in name for name in names), number
+    done = xc.compile("cuda:1", progress=False)
+    assert (done.kernels, done.compiled, done.seconds) == (len(names) - 1, 0, 0)

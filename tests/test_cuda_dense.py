@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_cards import MODES, Array, moved, needs_simulator, simulated_card
 
-from xpconv.kernels.cuda.dense import matmul
+from xpconv.kernels.cuda.dense import matmul, matrix_product
 from xpconv.kernels.cuda.runtime import computed_by, planning
 from xpconv.kernels.cuda.tiles import TileShape, tile_shapes
 
@@ -31,7 +31,7 @@ def matrices(
 
 def check(a: Array, b: Array, tile: TileShape | None = None, splits: int | None = None) -> None:
     """Hold a product against float64."""
-    product = matmul(a, b, tile, splits)
+    product = matrix_product(a, b, tile, splits)
     assert product.flags.c_contiguous
     expected = a.astype(np.float64) @ b.astype(np.float64)
     if a.dtype.itemsize > 2:
@@ -78,7 +78,7 @@ def test_every_tile_gives_the_same(dtype: Any, tile: TileShape, transposed: tupl
 def test_splits(splits: int, dtype: Any) -> None:
     a, b = matrices(9, 200, 11, dtype)
     check(a, b, splits=splits)
-    assert matmul(a, b, splits=splits).tobytes() == matmul(a, b, splits=splits).tobytes()
+    assert matrix_product(a, b, splits=splits).tobytes() == matrix_product(a, b, splits=splits).tobytes()
 
 
 @pytest.mark.parametrize("compute_capability", [75, 80])
@@ -137,7 +137,7 @@ def test_what_is_not_finite_stays_in_its_row_and_column(dtype: Any, transposed: 
     a, b = matrices(9, 19, 7, dtype, transposed)
     a[4], b[:, 2] = np.inf, np.nan
     b[:, [0, 1, 3, 4, 5, 6]] = 1
-    product = matmul(a, b, splits=2)
+    product = matrix_product(a, b, splits=2)
     nan = np.zeros((9, 7), bool)
     nan[:, 2] = True
     infinite = np.zeros((9, 7), bool)

@@ -695,15 +695,15 @@ __global__ void product(const void* a_, const void* b_, Sum* c, int lda, int ldb
     for (int i = 0; i < sums.num_elements; ++i) sums.x[i] = sums.x[i] * Sum(2.0f);
     wmma::store_matrix_sync(c, sums, ldc, wmma::mem_row_major);
 }
-extern "C" __global__ void product_tf32(const float* a, const float* b, float* c) {
+extern "C" __global__ void product_tf32(const float* a, const float* b, float* c, bool rounded) {
     wmma::fragment<wmma::matrix_a, 16, 16, 8, wmma::precision::tf32, wmma::row_major> fa;
     wmma::fragment<wmma::matrix_b, 16, 16, 8, wmma::precision::tf32, wmma::col_major> fb;
     wmma::fragment<wmma::accumulator, 16, 16, 8, float> sums;
     wmma::fill_fragment(sums, 0.0f);
     wmma::load_matrix_sync(fa, a, 8);
     wmma::load_matrix_sync(fb, b, 8);
-    for (int i = 0; i < fa.num_elements; ++i) fa.x[i] = wmma::__float_to_tf32(fa.x[i]);
-    for (int i = 0; i < fb.num_elements; ++i) fb.x[i] = wmma::__float_to_tf32(fb.x[i]);
+    for (int i = 0; rounded && i < fa.num_elements; ++i) fa.x[i] = wmma::__float_to_tf32(fa.x[i]);
+    for (int i = 0; rounded && i < fb.num_elements; ++i) fb.x[i] = wmma::__float_to_tf32(fb.x[i]);
     wmma::mma_sync(sums, fa, fb, sums);
     wmma::store_matrix_sync(c, sums, 16, wmma::mem_col_major);
 }
@@ -729,17 +729,20 @@ def test_tensor_cores(mode: str, shape: tuple[int, int], number: str, total: str
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_tf32_keeps_ten_bits(mode: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("rounded", [True, False])
+def test_tf32_keeps_ten_bits(mode: str, rounded: bool, rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((16, 8)).astype(np.float32), rng.standard_normal((16, 8)).astype(np.float32)
     c = np.zeros((16, 16), np.float32)
-    run(WMMA, "product_tf32", (a, b, c), mode=mode)
+    run(WMMA, "product_tf32", (a, b, c, rounded), mode=mode)
 
-    def cut(x: Any) -> Any:
+    def cut(x: Any, half: float) -> Any:
         fraction, exponent = np.frexp(x.astype(float))
         scaled = fraction * 2**11
-        return np.ldexp(np.sign(scaled) * np.floor(np.abs(scaled) + 0.5), exponent - 11)
+        return np.ldexp(np.sign(scaled) * np.floor(np.abs(scaled) + half), exponent - 11)
 
-    np.testing.assert_allclose(c.T, cut(a) @ cut(b).T, rtol=1e-5, atol=1e-6)
+    right, wrong = (cut(a, half) @ cut(b, half).T for half in ((0.5, 0.0) if rounded else (0.0, 0.5)))
+    np.testing.assert_allclose(c.T, right, rtol=1e-5, atol=1e-6)
+    assert np.abs(c.T - wrong).max() > 1e-4  # what was not rounded is cut off
     assert np.abs(c.T - a.astype(float) @ b.astype(float).T).max() > 1e-5
 
 

@@ -9,10 +9,12 @@ import pytest
 
 import xpconv as xc
 
-EXAMPLES = sorted(pathlib.Path(__file__).parents[1].joinpath("examples").glob("*.py"))
+FOLDER = pathlib.Path(__file__).parents[1] / "examples"
+DRAWING = [FOLDER / f"{name}.py" for name in ("apply_filters", "train_mnist", "visualize_filters")]
+TELLING = sorted(set(FOLDER.glob("*.py")) - set(DRAWING))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", DRAWING, ids=lambda path: path.stem)
 def test_example(example, device, monkeypatch, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     load = xc.datasets.load_mnist
@@ -30,11 +32,23 @@ def test_example(example, device, monkeypatch, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
 
 
-def test_there_are_examples():
-    assert {"train_mnist", "visualize_filters", "apply_filters"} <= {path.stem for path in EXAMPLES}
+@pytest.mark.parametrize("example", TELLING, ids=lambda path: path.stem)
+def test_example_that_needs_a_compiler_and_tells_what_it_sees(example, monkeypatch, tmp_path, capsys):
+    if not xc.cudasim.status().available:
+        pytest.skip("the simulator has no compiler here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    runpy.run_path(str(example), run_name="__main__")
+    assert len(capsys.readouterr().out.splitlines()) > 3
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_cupy_without_cudnn_on_a_card(cupy, capsys):
+    runpy.run_path(str(FOLDER / "cupy_conv_without_cudnn.py"), run_name="__main__")
+    assert capsys.readouterr().out.startswith("device cuda:0\nmaps ")
+
+
+@pytest.mark.parametrize("example", DRAWING, ids=lambda path: path.stem)
 def test_help(example, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(example), "--help"])
     with pytest.raises(SystemExit) as end:
@@ -50,7 +64,7 @@ def test_help(example, monkeypatch, capsys):
         (["--output", "nowhere/picture.png"], "argument --output: .*no such directory: '.*nowhere'"),
     ],
 )
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", DRAWING, ids=lambda path: path.stem)
 def test_what_cannot_be_done_is_refused_before_the_training(example, words, message, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(xc.datasets, "load_mnist", lambda: pytest.fail("known before the training"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = {".py", ".cu", ".cuh"}
+SOURCES = {".py", ".cu", ".cuh", ".h", ".cpp"}
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="needs the source tree")
 
@@ -34,12 +34,14 @@ def test_the_tree_has_what_the_tests_below_look_for() -> None:
     files = shipped_files()
     assert "xpconv/kernels/numpy/conv2d.py" in files
     assert "xpconv/datasets/bundled/train-images-idx3-ubyte.gz" in files
+    assert "xpconv/kernels/cuda/common.cuh" in files
+    assert "xpconv/cudasim/include/cudasim/entry.h" in files
     assert "xpconv/py.typed" in files
 
 
 def test_the_list_of_packages_names_every_folder_with_code() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    folders = {Path(name).parent.as_posix().replace("/", ".") for name in shipped_files()}
+    folders = {Path(name).parent.as_posix().replace("/", ".") for name in shipped_files() if name.endswith((".py", ".gz"))}
     assert set(settings["packages"]) == folders
 
 

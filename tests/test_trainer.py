@@ -309,6 +309,23 @@ def test_two_runs_give_the_same_bits(digits, device, dtype):
 GOOD = numbered(4)
 
 
+# Largest relative difference of any loss from one computed in float64; Adam's first steps have the size of the learning rate
+# however small the gradient is, so that rounding shows in the last digits of the next loss.
+LOSS_TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
+
+
+def test_all_devices_learn_alike(digits, device, dtype):
+    def losses(**options):
+        train, _ = digits
+        net = xc.SimpleConvNet(conv_param={"filter_num": 5}, hidden_size=12, weight_init_std="he", seed=2, **options)
+        trainer = quiet(net, train, batch_size=20, optimizer=xc.Adam(0.003), seed=4)
+        return [trainer.step() for _ in range(8)]
+
+    expected = losses(device="numpy", dtype=np.float64)
+    assert expected[-1] < expected[0]
+    np.testing.assert_allclose(losses(device=device, dtype=dtype), expected, rtol=LOSS_TOLERANCES[dtype.name], atol=0)
+
+
 @pytest.mark.parametrize(
     ("error", "message", "data", "options"),
     [

@@ -338,8 +338,19 @@ def bench(
         Path | None,
         typer.Option("--from", parser=_path_of("--from"), metavar="FILE", help="Measure nothing: show what --json wrote."),
     ] = None,
+    roofline: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path_of("--roofline"),
+            metavar="FILE",
+            help="Measure nothing: predict from their compiled code what the CUDA kernels take on an H100, and write it here. "
+            "It needs CuPy, and no card.",
+        ),
+    ] = None,
 ) -> None:
     """Measure xpconv beside PyTorch, JAX, TensorFlow, Keras, ONNX Runtime and the book's way, on the same cores in one run.
+
+    With --device cuda beside PyTorch with cuDNN on the same card, each call between two events, with empty caches.
 
     Every result is compared with a reference in float64 before anything is timed. Whoever is not installed is left out.
     Ctrl-C ends the run and shows what was found until then.
@@ -347,11 +358,16 @@ def bench(
     from xpconv.bench import readme as bench_readme
     from xpconv.bench import results, runner, settings
 
-    _check_outputs({"--json": json_path, "--plot": plot, "--readme": readme})
+    _check_outputs({"--json": json_path, "--plot": plot, "--readme": readme, "--roofline": roofline})
+    told = [device, peers, workloads, ops, rounds, seconds, threads, python, quick or None, quiet, json_path]
+    if roofline is not None:
+        if any(option is not None for option in (*told, source, plot, readme)):
+            raise typer.BadParameter("--roofline measures nothing: it goes with no other option")
+        _write_roofline(roofline)
+        return
     if readme is not None:
         _checked("--readme", lambda: bench_readme.check(readme))
     if source is not None:
-        told = [device, peers, workloads, ops, rounds, seconds, threads, python, quick or None, quiet, json_path]
         if any(option is not None for option in told):
             raise typer.BadParameter("--from measures nothing: it goes with --plot and --readme alone")
         report = _checked("--from", lambda: results.load(source))
@@ -380,6 +396,13 @@ def bench(
         raise _Failed("; ".join(failures))
     if report.interrupted and source is None:
         raise _Failed("", INTERRUPTED)
+
+
+def _write_roofline(path: Path) -> None:
+    from xpconv.bench import roofline
+
+    _reported(lambda: roofline.write(path))
+    _say(f"predictions written to {path}")
 
 
 def _show_report(report: Report, json_path: Path | None, plot: Path | None, readme: Path | None) -> list[str]:
@@ -442,16 +465,22 @@ def doctor(
         bool,
         typer.Option("--compile", help="Compile the kernels of the best device there is, so that no training waits for it."),
     ] = False,
+    device: Annotated[str | None, typer.Option("--device", metavar="NAME", help="With --compile: of this device.")] = None,
 ) -> None:
     """Tell which devices work here, and for each that does not why, and how to mend it.
 
     Ends with exit code 1 if something is broken: the bundled data, or the setting of the default device.
     """
+    if device is not None and not compile_ahead:
+        raise typer.BadParameter("it says whose kernels to compile, and goes with --compile alone", param_hint="'--device'")
     _check_outputs({"--json": json_path})
     if compile_ahead:
         from xpconv.compilation import compile as compile_kernels
 
-        _reported(compile_kernels)
+        try:
+            _reported(lambda: compile_kernels(device or "auto"))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="'--device'") from None
     from xpconv.doctor import examine
 
     report = examine()
@@ -483,6 +512,8 @@ def _print_report(report: dict[str, Any]) -> None:
         ("packages", [f"{name} {version or 'not installed'}" for name, version in report["packages"].items()]),
         ("BLAS", [_describe_blas(blas) for blas in report["blas"]]),
         ("numba", _describe_numba(report["numba"])),
+        ("cuda", _describe_cuda(report["cuda"])),
+        ("cudasim", _describe_cudasim(report["cudasim"])),
         ("cores", [f"{cores['usable']} usable, {cores['physical'] or 'an unknown number of'} physical"]),
         ("default device", [report["default_device"] or "none: see below"]),
         ("environment", [f"{name}={value}" for name, value in report["environment"].items()] or ["no XPCONV_ variable is set"]),
@@ -503,6 +534,23 @@ def _describe_numba(numba: dict[str, Any] | None) -> list[str]:
     return [f"{numba['threads']} threads, vectors of {numba['vector_bits']} bits", kept]
 
 
+def _describe_cuda(cuda: dict[str, Any] | None) -> list[str]:
+    if cuda is None:
+        return ["not used: see above"]
+    cards = [
+        f"cuda:{number}: {card['name']}, compute capability {card['compute_capability']}, "
+        f"{card['multiprocessors']} multiprocessors, {card['memory_bytes'] / 2**30:.0f} GiB"
+        for number, card in enumerate(cuda["cards"])
+    ]
+    return [*cards, f"driver for CUDA {cuda['driver']}, runtime {cuda['runtime']}, NVRTC {cuda['nvrtc']}"]
+
+
+def _describe_cudasim(cudasim: dict[str, Any] | None) -> list[str]:
+    if cudasim is None:
+        return ["not used: see above"]
+    return [f"{cudasim['mode']} mode", f"kernels in {cudasim['cache']}"]
+
+
 def _describe_blas(blas: dict[str, Any]) -> str:
     parts = [f"{blas['name']} {blas['version'] or ''}".strip()]
     if blas["threads"]:
@@ -510,6 +558,63 @@ def _describe_blas(blas: dict[str, Any]) -> str:
     if blas["architecture"]:
         parts.append(f"kernels for {blas['architecture']}")
     return ", ".join(parts)
+
+
+# ---- xpconv sanitize ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def sanitize(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Only kernels with this in their name or file: pool2d, or *_update.")
+    ] = "",
+    profile: Annotated[bool, typer.Option("--profile", help="Tell as well how the kernels use memory.")] = False,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", parser=_path_of("--json"), metavar="FILE", help="Write everything that was found here."),
+    ] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_path_of("--readme"),
+            metavar="FILE",
+            help="Put the tables into this Markdown file, between the lines <!-- sanitize --> and <!-- /sanitize -->.",
+        ),
+    ] = None,
+) -> None:
+    """Check the CUDA kernels without a GPU: bounds, races, barriers, uninitialised memory, results.
+
+    Every kernel of the cuda device runs in the simulator's check mode, on small images of every awkward kind. Ends with exit
+    code 1 if something is found, or if there is a kernel that nothing runs.
+    """
+    from rich.console import Console
+
+    from xpconv import cudasim
+
+    _check_outputs({"--json": json_path, "--readme": readme})
+
+    status = cudasim.status()
+    if not status.available:
+        raise _Failed(f"sanitize: {status.reason}: {status.remedy}")
+    from xpconv.sanitizer import readme as sanitizer_readme
+    from xpconv.sanitizer.checks import run
+    from xpconv.sanitizer.table import print_report
+
+    if readme is not None:
+        _checked("--readme", lambda: sanitizer_readme.check(readme))
+    with _live_stages() as say:
+        report = _reported(lambda: run(pattern, profile=profile, say=say))
+    if not report.kernels:
+        raise typer.BadParameter(f"there is no kernel with {pattern!r} in its name", param_hint="'PATTERN'")
+    print_report(report, Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=BENCH_FILE_WIDTH))
+    failures = [] if json_path is None else _write("report", json_path, lambda: _write_json(json_path, report.as_json()))
+    if readme is not None:
+        failures += _write("tables", readme, lambda: sanitizer_readme.update(readme, sanitizer_readme.markdown(report)))
+    if report.failures:
+        count = len(report.failures)
+        failures.insert(0, f"sanitize: {count} finding{'s' if count > 1 else ''}, see above")
+    if failures:
+        raise _Failed("; ".join(failures))
 
 
 # ---- files and errors --------------------------------------------------------------------------------------------------
@@ -550,8 +655,8 @@ def _reported(work: Callable[[], _T]) -> _T:
         return work()
     except BrokenPipeError:
         raise  # who read our output is gone: nobody to tell
-    except (XpconvError, OSError) as error:
-        raise _Failed(_describe(error)) from None
+    except (XpconvError, OSError, MemoryError) as error:
+        raise _Failed(_describe(error) or "out of memory") from None
 
 
 def _write(what: str, path: Path, work: Callable[[], None]) -> list[str]:

@@ -1,7 +1,8 @@
 """Compiling ahead: every kernel of a device before somebody waits for it, in an image of a container or ahead of a lesson.
 
 A kernel is compiled when it is first called, so this calls: every public function and a training step with every optimizer,
-on small arrays, in both dtypes and both layouts. What is compiled is kept on disk, where later processes find it.
+on small arrays, in all dtypes and both layouts. What is compiled is kept on disk, where later processes find it. (A card takes
+other kernels for larger problems; those of some usual sizes are compiled, too.)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +20,9 @@ from typing import Any
 import numpy as np
 
 import xpconv as xc
-from xpconv.arrays import FLOAT_DTYPES
-from xpconv.device import Device, get_device
-from xpconv.geometry import DATA_FORMATS
+from xpconv.arrays import DEVICES_WITH_HALF_DTYPES, FLOAT_DTYPES, HALF_DTYPES
+from xpconv.device import Device, asarray, get_device
+from xpconv.geometry import DATA_FORMATS, conv2d_geometry
 
 Tell = Callable[[str], None]
 
@@ -75,7 +77,12 @@ def compile(device: str | Device | None = "auto", *, progress: bool = True) -> C
         device numpy has nothing to compile
     """
     place = get_device(device)
-    done = _compile_numba(place, progress) if place.kind == "numba" else Compilation(place.name)
+    if place.kind == "numba":
+        done = _compile_numba(place, progress)
+    elif place.kind in ("cuda", "cudasim"):
+        done = _compile_cuda(place, progress)
+    else:
+        done = Compilation(place.name)
     if progress:
         print(done, flush=True)
     return done
@@ -87,11 +94,7 @@ def _compile_numba(place: Device, progress: bool) -> Compilation:
     compiler.keep_quiet()
     before = len(compiler.compiled_functions())
     seconds = compiler.compiled_seconds()
-    steps = list(_steps(place))
-    with _display(len(steps)) if progress else contextlib.nullcontext(lambda step: None) as tell:
-        for name, step in steps:
-            tell(name)
-            step()
+    _make(list(_steps(place)), progress)
     ready = compiler.compiled_functions()
     return Compilation(
         place.name,
@@ -103,18 +106,65 @@ def _compile_numba(place: Device, progress: bool) -> Compilation:
     )
 
 
+def _compile_cuda(place: Device, progress: bool) -> Compilation:
+    from xpconv.kernels.cuda.runtime import runtime_of
+
+    directory = _kernel_directory(place)
+    with place.current():
+        runtime = runtime_of(place.xp.empty(0))
+        _, seconds = runtime.loaded
+        at_hand = _compiled_files(directory)
+        steps = list(_steps(place))
+        if place.kind == "cuda":  # larger problems are cut into larger tiles; the simulator is seldom given any
+            steps += [(f"larger images, {dtype}", functools.partial(_load_planned, runtime, dtype)) for dtype in _dtypes(place)]
+        _make(steps, progress)
+        kernels, seconds_now = runtime.loaded
+    new = len(_compiled_files(directory) - at_hand)
+    return Compilation(place.name, kernels, compiled=min(new, kernels), seconds=seconds_now - seconds, directory=directory)
+
+
+def _kernel_directory(place: Device) -> Path:
+    if place.kind == "cudasim":
+        from xpconv.cudasim.toolchain import cache_directory
+
+        return cache_directory()
+    return Path(os.environ.get("CUPY_CACHE_DIR") or "~/.cupy/kernel_cache").expanduser()
+
+
+def _compiled_files(directory: Path) -> set[str]:
+    return {path.name for path in directory.glob("*") if path.suffix in (".so", ".cubin")}
+
+
+def _make(steps: list[tuple[str, Callable[[], None]]], progress: bool) -> None:
+    with _display(len(steps)) if progress else contextlib.nullcontext(lambda step: None) as tell:
+        for name, step in steps:
+            tell(name)
+            step()
+
+
 # ---- the calls that reach every kernel ---------------------------------------------------------------------------------
+
+
+def _dtypes(place: Device) -> list[np.dtype[Any]]:
+    if place.kind not in DEVICES_WITH_HALF_DTYPES:
+        return list(FLOAT_DTYPES)
+    with contextlib.suppress(ImportError):
+        import ml_dtypes  # noqa: F401 - lets NumPy know bfloat16
+
+        return [*FLOAT_DTYPES, *map(np.dtype, HALF_DTYPES)]
+    return [*FLOAT_DTYPES, np.dtype(np.float16)]
 
 
 def _steps(place: Device) -> Iterator[tuple[str, Callable[[], None]]]:
     families = {"convolution": _convolve, "pooling": _pool, "columns": _columns}
-    for dtype in FLOAT_DTYPES:
+    for dtype in _dtypes(place):
         for data_format in DATA_FORMATS:
             for name, family in families.items():
-                images = _images(data_format, dtype)
+                images = asarray(_images(data_format, dtype), device=place)
                 options = {"data_format": data_format, "device": place}
                 yield f"{name}, {data_format}, {dtype}", functools.partial(family, images, options)
-        yield f"training, {dtype}", functools.partial(_train, place, dtype)
+        if dtype in FLOAT_DTYPES:  # networks compute in no others
+            yield f"training, {dtype}", functools.partial(_train, place, dtype)
 
 
 def _images(data_format: str, dtype: np.dtype[Any]) -> Any:
@@ -136,8 +186,9 @@ def _convolve(x: Any, options: dict[str, Any]) -> None:
         (channels, finite, (3, 3), {"padding": 1}),
     ):
         per_group = channels // groups
-        w = np.full((channels, per_group, *kernel) if first else (*kernel, per_group, channels), weight, x.dtype)
-        b = np.ones(channels, x.dtype)
+        xp = get_device(options["device"]).xp
+        w = xp.full((channels, per_group, *kernel) if first else (*kernel, per_group, channels), weight, x.dtype)
+        b = xp.ones(channels, x.dtype)
         arguments = {**options, **geometry, "groups": groups}
         y = xc.conv2d(x, w, b, **arguments)
         xc.conv2d(x, w, **arguments)
@@ -150,7 +201,7 @@ def _convolve(x: Any, options: dict[str, Any]) -> None:
         for groups, arguments in ((1, options), (channels, {**options, "groups": channels})):
             per_group = channels // groups
             shape = (filters * groups, per_group, taps, taps) if first else (taps, taps, per_group, filters * groups)
-            w = np.ones(shape, x.dtype)
+            w = get_device(options["device"]).xp.ones(shape, x.dtype)
             y = xc.conv2d(x, w, **arguments)
             xc.conv2d_backward_input(y, w, x.shape, **arguments)
             xc.conv2d_backward_weight(x, y, w.shape, **arguments)
@@ -183,13 +234,53 @@ def _train(place: Device, dtype: np.dtype[Any]) -> None:
     x, labels = np.ones((8, 1, 12, 12), dtype), np.arange(8) % 3
     simple = xc.SimpleConvNet((1, 12, 12), {"filter_num": 6}, 10, 3, device=place, dtype=dtype, seed=0)
     deep = xc.DeepConvNet((1, 12, 12), hidden_size=10, output_size=3, device=place, dtype=dtype, seed=0)
-    place.kernels.all_finite(x)
+    place.kernels.all_finite(asarray(x, device=place))
     for network in (simple, deep):
         network.gradient(x, np.eye(3, dtype=dtype)[labels])  # one-hot
         for optimizer in (xc.SGD(), xc.Momentum(), xc.Nesterov(), xc.AdaGrad(), xc.RMSprop(), xc.Adam()):
             _, gradients = network.loss_and_gradient(x, labels)
             optimizer.update(network.params, gradients, device=place)
         network.accuracy(x, labels)
+
+
+# Problems as networks have them: images (N, C, H, W), filters and groups.
+_LARGER = (
+    ((100, 1, 28, 28), (30, 1, 5, 5), 1),
+    ((32, 64, 56, 56), (64, 64, 3, 3), 1),
+    ((32, 256, 14, 14), (512, 256, 3, 3), 1),
+    ((32, 256, 28, 28), (64, 256, 1, 1), 1),
+    ((32, 64, 56, 56), (64, 1, 3, 3), 64),
+)
+_LARGER_PRODUCTS = ((100, 4320, 100), (256, 4096, 1000), (4096, 4096, 4096))
+
+
+def _load_planned(runtime: Any, dtype: np.dtype[Any]) -> None:
+    # The kernels that these would be computed by are noted, not run: the arrays are never touched.
+    from xpconv.kernels import cuda as kernels
+    from xpconv.kernels.cuda.runtime import planning
+
+    with planning(runtime.compute_capability, runtime.multiprocessors, runtime.shared_memory_limit) as launches:
+        for (images, filters, groups), data_format in itertools.product(_LARGER, DATA_FORMATS):
+            first = data_format == "channels_first"
+            x_shape = images if first else _reordered(images, 0, 2, 3, 1)
+            w_shape = filters if first else _reordered(filters, 2, 3, 1, 0)
+            geometry = conv2d_geometry("compile", x_shape, w_shape, padding="same", groups=groups, data_format=data_format)
+            x, w, dy = (np.empty(shape, dtype) for shape in (geometry.x_shape, geometry.w_shape, geometry.y_shape))
+            kernels.conv2d_forward(x, w, np.empty(geometry.filters, dtype), geometry)
+            kernels.conv2d_forward(x, w, None, geometry)
+            kernels.conv2d_backward_input(dy, w, geometry)
+            kernels.conv2d_backward_weight(x, dy, geometry)
+        for rows, terms, columns in _LARGER_PRODUCTS:
+            x, w, dy = (np.empty(shape, dtype) for shape in ((rows, terms), (terms, columns), (rows, columns)))
+            kernels.matmul(x, w)
+            kernels.matmul(x.T, dy)
+            kernels.matmul(dy, w.T)
+    for file, name in dict.fromkeys((launch.file, launch.name) for launch in launches):
+        runtime.kernel(file, name)
+
+
+def _reordered(shape: tuple[int, ...], *axes: int) -> tuple[int, ...]:
+    return tuple(shape[axis] for axis in axes)
 
 
 # ---- what is shown -----------------------------------------------------------------------------------------------------

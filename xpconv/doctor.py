@@ -15,17 +15,32 @@ from typing import Any
 import numpy as np
 
 import xpconv
+from xpconv.availability import release
 from xpconv.datasets import full_set_available, load_mnist
 from xpconv.datasets.sources import CACHE_VARIABLE, DATA_VARIABLE
 from xpconv.device import ENVIRONMENT_VARIABLE, default_device, devices, get_device
 from xpconv.errors import DataError, DeviceUnavailableError
 from xpconv.kernels.numpy.threads import usable_cores
 
-PACKAGES = ("numpy", "pooch", "rich", "safetensors", "threadpoolctl", "typer", "matplotlib", "numba", "cupy")
-VARIABLES = (ENVIRONMENT_VARIABLE, DATA_VARIABLE, CACHE_VARIABLE, "XPCONV_CONV2D")  # the last one: kernels/numba/conv2d.py
+PACKAGES = ("numpy", "pooch", "rich", "safetensors", "threadpoolctl", "typer", "matplotlib", "numba", "cupy", "ml_dtypes")
+# The kernels read the later ones: kernels/numba/conv2d.py, kernels/cuda and xpconv/cudasim.
+VARIABLES = (
+    ENVIRONMENT_VARIABLE,
+    DATA_VARIABLE,
+    CACHE_VARIABLE,
+    "XPCONV_CONV2D",
+    "XPCONV_CUDA_AUTOTUNE",
+    "XPCONV_CUDA_AUTOTUNE_CACHE",
+    "XPCONV_CUDA_CONV2D",
+    "XPCONV_CUDA_MATMUL",
+    "XPCONV_CUDA_TILE",
+    "XPCONV_TF32",
+    "XPCONV_CUDASIM_CACHE",
+    "XPCONV_CUDASIM_MODE",
+)
 
 # CuPy is published under the name of the CUDA release that it was built for.
-_DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")}
+_DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
 
 
 def examine() -> dict[str, Any]:
@@ -33,8 +48,9 @@ def examine() -> dict[str, Any]:
 
     Returns:
         Plain values, ready for JSON: ``xpconv``, ``python``, ``platform``, ``packages`` (version or None), ``devices``,
-        ``default_device``, ``blas``, ``numba`` (how that device computes, or None), ``cores``, ``environment`` and ``data``;
-        and ``problems``, a list of texts, empty on a sound machine. A device that is not there is no problem.
+        ``default_device``, ``blas``, ``numba``, ``cuda`` and ``cudasim`` (how these devices compute, or None), ``cores``,
+        ``environment`` and ``data``; and ``problems``, a list of texts, empty on a sound machine. A device that is not there is
+        no problem.
 
     Example:
         >>> from xpconv.doctor import examine
@@ -70,6 +86,8 @@ def examine() -> dict[str, Any]:
         "default_device": default,
         "blas": _blas(),
         "numba": numba,
+        "cuda": _cuda(),
+        "cudasim": _cudasim(),
         "cores": {"usable": usable_cores(), "physical": physical_cores()},
         "environment": environment,
         "data": {
@@ -119,6 +137,41 @@ def _numba() -> dict[str, Any] | None:
         "cache": str(compiler.cache_directory()),
         "cache_trouble": compiler.cache_trouble(),
     }
+
+
+def _cuda() -> dict[str, Any] | None:
+    try:
+        get_device("cuda")
+    except DeviceUnavailableError:
+        return None
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    cards = [runtime.getDeviceProperties(number) for number in range(runtime.getDeviceCount())]
+    return {
+        "cards": [
+            {
+                "name": card["name"].decode(),
+                "compute_capability": f"{card['major']}.{card['minor']}",
+                "memory_bytes": int(card["totalGlobalMem"]),
+                "multiprocessors": int(card["multiProcessorCount"]),
+            }
+            for card in cards
+        ],
+        "driver": release(runtime.driverGetVersion()),
+        "runtime": release(runtime.runtimeGetVersion()),
+        "nvrtc": ".".join(map(str, cupy.cuda.nvrtc.getVersion())),
+    }
+
+
+def _cudasim() -> dict[str, Any] | None:
+    try:
+        get_device("cudasim")
+    except DeviceUnavailableError:
+        return None
+    from xpconv.cudasim import toolchain
+
+    return {"mode": os.environ.get("XPCONV_CUDASIM_MODE") or "fast", "cache": str(toolchain.cache_directory())}
 
 
 def _blas() -> list[dict[str, Any]]:

@@ -16,8 +16,13 @@ from xpconv.kernels.cuda.tiles import TileShape, choose_engine, shared_bytes
 ENVIRONMENT_VARIABLE = "XPCONV_CUDA_MATMUL"
 
 
-def matmul(a: Array, b: Array, tile: TileShape | None = None, splits: int | None = None) -> Array:
-    """The product of two matrices, each of them contiguous or the transpose of a contiguous one.
+def matmul(a: Array, b: Array) -> Array:
+    """The product of two matrices, each of them contiguous or the transpose of a contiguous one."""
+    return runtime_of(a).xp.matmul(a, b) if _takes_cublas() else matrix_product(a, b)
+
+
+def matrix_product(a: Array, b: Array, tile: TileShape | None = None, splits: int | None = None) -> Array:
+    """As :func:`matmul`, by our own kernels.
 
     Args:
         a: (M, K).
@@ -26,8 +31,6 @@ def matmul(a: Array, b: Array, tile: TileShape | None = None, splits: int | None
         splits: Number of parts that K is cut into; None chooses.
     """
     runtime, dtype = runtime_of(a), a.dtype
-    if _takes_cublas():
-        return runtime.xp.matmul(a, b)
     (rows, depth), columns = a.shape, b.shape[1]
     if 0 in (rows, columns, depth):
         return runtime.xp.zeros((rows, columns), dtype)

@@ -1,4 +1,4 @@
-"""xpconv beside other libraries: the same work on the same cores, measured side by side in one run (``xpconv bench``).
+"""xpconv beside other libraries: the same work on the same cores or card, measured side by side in one run (``xpconv bench``).
 
 ===================== ===================================================================================================
 `workloads`           what is computed: shapes, inputs, and the arithmetic or traffic of each
@@ -11,5 +11,8 @@
 `machine`             what the machine is and what it can do at most
 `results`             what a run found: medians, ratios, and the JSON file
 `table`, `readme`, `plot`  how it is shown
+`cards`               what kinds of cards there are, and how many blocks of a kernel they hold
+`cubin`               what the compiler makes of the CUDA kernels, without a card
+`roofline`            what they should take on a card by that: a prediction
 ===================== ===================================================================================================
 """

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -139,10 +140,10 @@ class ndarray:
         (stream or get_current_stream()).copy(values, self._values)
 
     def copy(self) -> ndarray:  # to the current card
-        return ndarray(self._values.copy(), _current[-1])
+        return ndarray(self._values.copy(), _current.stack[-1])
 
-    def astype(self, dtype: Any, copy: bool = True) -> ndarray:
-        return self if not copy and self.dtype == dtype else _computed(np.ndarray.astype, self, dtype)
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> ndarray:
+        return self if not copy and self.dtype == dtype else _computed(np.ndarray.astype, self, dtype, order)
 
     def __getitem__(self, key: Any) -> ndarray:
         return ndarray(np.asarray(self._values[_index(key)]), self.device)
@@ -200,8 +201,8 @@ for _name in (
 
 def _on_host(value: Any) -> Any:
     if isinstance(value, ndarray):
-        if value.device != _current[-1]:
-            raise ValueError(f"an array on {value.device} is used while {_current[-1]} is the current card")
+        if value.device != _current.stack[-1]:
+            raise ValueError(f"an array on {value.device} is used while {_current.stack[-1]} is the current card")
         return value._values
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}: an array of the host meets one of a card")
@@ -221,7 +222,7 @@ def _index(key: Any) -> Any:
 def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     with np.errstate(all="ignore"):  # a card warns of nothing
         result = function(*map(_on_host, arguments), **{name: _on_host(value) for name, value in options.items()})
-    return ndarray(np.asarray(result), _current[-1])
+    return ndarray(np.asarray(result), _current.stack[-1])
 
 
 def _lifted(name: str) -> Callable[..., Any]:
@@ -232,14 +233,15 @@ abs, exp, log, maximum, minimum, sqrt = map(_lifted, ("abs", "exp", "log", "maxi
 argmax, concatenate, isfinite, isnan, stack, where = map(
     _lifted, ("argmax", "concatenate", "isfinite", "isnan", "stack", "where")
 )
-arange, broadcast_to, full, ones, pad, zeros = map(_lifted, ("arange", "broadcast_to", "full", "ones", "pad", "zeros"))
+arange, asfortranarray, broadcast_to, full = map(_lifted, ("arange", "asfortranarray", "broadcast_to", "full"))
+ones, pad, zeros = map(_lifted, ("ones", "pad", "zeros"))
 matmul, ones_like, zeros_like = map(_lifted, ("matmul", "ones_like", "zeros_like"))
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     made = np.empty(shape, dtype)
     made.view(np.uint8).fill(0xFF) if made.ndim and made.size else None  # NaN, or -1
-    return ndarray(made, _current[-1])
+    return ndarray(made, _current.stack[-1])
 
 
 def empty_like(like: ndarray) -> ndarray:
@@ -249,7 +251,7 @@ def empty_like(like: ndarray) -> ndarray:
 def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
     if not isinstance(x, ndarray):
         traffic.uploads += 1
-        return ndarray(np.array(x, dtype=dtype, order=order), _current[-1])
+        return ndarray(np.array(x, dtype=dtype, order=order), _current.stack[-1])
     if dtype is None and order is None:
         return x
     values = np.asarray(x._values, dtype=dtype, order=order)
@@ -282,11 +284,11 @@ class Device:
         return f"<CUDA Device {self.id}>"
 
     def __enter__(self) -> Device:
-        _current.append(self)
+        _current.stack.append(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        assert _current.pop() is self
+        assert _current.stack.pop() is self
 
 
 class Event:
@@ -418,4 +420,13 @@ cuda = types.SimpleNamespace(
     nvrtc=types.SimpleNamespace(getVersion=lambda: (13, 2)),
     runtime=runtime,
 )
-_current = [Device(0)]
+
+
+class _Current(threading.local):
+    """Every thread has a current card of its own."""
+
+    def __init__(self) -> None:
+        self.stack = [Device(0)]
+
+
+_current = _Current()
