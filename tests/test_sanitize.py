@@ -51,7 +51,7 @@ def test_the_cases_are_the_same_at_every_call() -> None:
     assert [str(case) for case in first] == [str(case) for case in second]
     for one, other in zip(first, second, strict=True):
         for a, b in zip(one.arguments, other.arguments, strict=True):
-            np.testing.assert_array_equal(a, b) if isinstance(a, np.ndarray) else None
+            assert a.tobytes() == b.tobytes() if isinstance(a, np.ndarray) else a == b  # bytes, since NaN is NaN here
 
 
 def test_a_case_changes_none_of_its_arguments() -> None:
@@ -174,14 +174,11 @@ def test_sound_kernels_pass_and_their_use_of_memory_is_told() -> None:
     [
         ("    if (item < vectors) {", "    if (item <= vectors) {", "out of bounds"),
         ("if (widen(value) <= 0) value", "if (widen(value) >= 0) value", "result 0: "),
-        ("template <int WIDTH> __global__", "this is no C++; template <int WIDTH> __global__", "this"),
+        ("constexpr int THREADS = 256;", "this is no C++;", "this"),
     ],
     ids=["out of bounds", "wrong result", "no C++"],
 )
 def test_what_is_planted_is_found(monkeypatch: pytest.MonkeyPatch, good: str, bad: str, told: str) -> None:
-    if bad.startswith("this"):
-        good = "template <typename T, int WIDTH> __global__ void __launch_bounds__(THREADS) relu_forward"
-        bad = f"this is no C++; {good}"
     plant(monkeypatch, good, bad)
     report = checks.run("relu_forward")
     assert any(told in failure for failure in report.failures), report.failures

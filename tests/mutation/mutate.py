@@ -296,7 +296,13 @@ def try_jobs(trial: Trial, jobs: Sequence[Job], tried: Callable[[Tried], None]) 
         done += len(outcomes)
 
 
-def run(files: Sequence[str] = (), sample: int | None = None, seed: str = "", say: Callable[[str], None] = print) -> Outcome:
+def run(
+    files: Sequence[str] = (),
+    sample: int | None = None,
+    seed: str = "",
+    say: Callable[[str], None] = print,
+    cases: Sequence[Case] | None = None,
+) -> Outcome:
     """Try the mutants.
 
     Args:
@@ -304,9 +310,10 @@ def run(files: Sequence[str] = (), sample: int | None = None, seed: str = "", sa
         sample: Only this many of them, chosen by ``seed``.
         seed: Any text, such as the name of a commit.
         say: Told where the run is.
+        cases: Only these cases, and the mutants that they come by.
     """
     start = time.perf_counter()
-    trial = Trial(all_cases(), say)
+    trial = Trial(all_cases() if cases is None else cases, say)
     with Child([trial.survey]) as child:
         (survey,) = list(child.results()) or [None]
         trouble = child.trouble()
@@ -325,16 +332,19 @@ def run(files: Sequence[str] = (), sample: int | None = None, seed: str = "", sa
         on_way.sort(key=lambda case: survey[case][0])
         if on_way:
             jobs.append(Job(mutant, numbers, on_way))
-        else:
+        elif cases is None:
             not_reached.append(mutant)
     if sample is not None:
         jobs = random.Random(seed).sample(jobs, min(sample, len(jobs)))
     say(f"{len(jobs)} mutants to try, {len(not_reached)} that no case comes by")
 
     tried: list[Tried] = []
+    excuses = excused()
 
     def note(result: Tried) -> None:
         tried.append(result)
+        if result.how is None and place_of(result.mutant) not in excuses:
+            say(f"not noticed: {result.mutant}")
         if len(tried) % 200 == 0:
             say(f"{len(tried)} of {len(jobs)}")
 

@@ -64,9 +64,13 @@ def pooling() -> Iterator[Case]:
             for position in (-1, geometry.size[0] * geometry.size[1]):
                 indices = np.full(geometry.y_shape, position)
                 yield Case("count_misplaced", (indices, geometry), f"{note}, all at {position}, {data_format}")
-        geometry = cases.pooling((2, 3, 7, 9), 2, {"stride": 2}, data_format)
-        x = np.full(geometry.x_shape, -np.inf, SINGLE)
-        yield Case("max_pool2d_forward", (x, geometry, True), "all is -inf")
+        for images, kernel in (((2, 3, 7, 9), 2), ((1, 5, 9, 9), (9, 8))):
+            geometry = cases.pooling(images, kernel, {"stride": 2, "padding": 1}, data_format)
+            for value in (-np.inf, np.nan, 1):
+                x = np.full(geometry.x_shape, value, SINGLE)
+                yield Case("max_pool2d_forward", (x, geometry, True), f"all is {value}, {data_format}")
+            x = np.where(np.random.default_rng(5).random(geometry.x_shape) < 0.5, np.nan, 1).astype(SINGLE)
+            yield Case("max_pool2d_forward", (x, geometry, True), f"many are NaN, {data_format}")
         yield from cases.pooling_cases(cases.pooling((2, 8, 4, 8), 2, {"stride": 2}, data_format), HALF, "2x2")
         yield cases.unpooling_case((2, 3, 5, 4), SINGLE, data_format)
         # Offsets that 32 bits do not reach: the second tap of each window is on the image, the first far above.
@@ -88,11 +92,12 @@ def convolution() -> Iterator[Case]:
         ((2, 4, 9, 8), (6, 2, 3, 3), {"groups": 2, "dilation": (2, 3), "padding": (2, 3)}, "groups and dilation"),
         ((2, 3, 9, 11), (4, 3, 3, 3), {"stride": (4, 3), "dilation": (2, 3), "padding": 3}, "common factors"),
         ((1, 2, 5, 7), (3, 2, 2, 2), {"stride": 3}, "stride beyond the kernel"),
+        ((1, 4, 70, 6), (6, 2, 3, 2), {"groups": 2}, "groups, more rows than columns"),
     ]
     for data_format in DATA_FORMATS:
         for images, filters, options, note in general:
             geometry = cases.convolution(images, filters, options, data_format)
-            for algorithm in ("implicit_gemm", "direct"):
+            for algorithm in ("implicit_gemm", "direct", "depthwise"):  # the last one computes what has no tile for the second
                 yield from cases.convolution_cases(geometry, SINGLE, note, algorithm=algorithm)
                 special = f"{note}, NaN and infinities"
                 yield from cases.convolution_cases(geometry, SINGLE, special, special=True, algorithm=algorithm)
@@ -108,12 +113,19 @@ def convolution() -> Iterator[Case]:
             forced = {"algorithm": "implicit_gemm"}
             yield from cases.convolution_cases(geometry, SINGLE, note, **forced)
             yield from cases.convolution_cases(geometry, HALF, note, **forced)
-            yield from cases.convolution_cases(geometry, SINGLE, note, **forced, settings={"XPCONV_CUDA_TILE": "64x64"})
-            for splits in (1, 3):
-                yield list(cases.convolution_cases(geometry, SINGLE, note, **forced, options={"splits": splits}))[-1]
+            for tile in ("64x64", "128x16", "16x128"):
+                yield from cases.convolution_cases(geometry, SINGLE, note, **forced, settings={"XPCONV_CUDA_TILE": tile})
+            for tile in ("128x16", "16x128"):
+                yield from cases.convolution_cases(geometry, HALF, note, **forced, settings={"XPCONV_CUDA_TILE": tile})
+            for splits in (1, 3, 4):
+                yield from cases.convolution_cases(geometry, SINGLE, note, **forced, options={"splits": splits})
+        deep = cases.convolution((1, 35, 5, 4), (37, 35, 3, 3), {"padding": 1, "stride": (2, 1)}, data_format)
+        for splits in (1, 4, 5, 30):
+            yield from cases.convolution_cases(deep, SINGLE, "splits within a tap", **forced, options={"splits": splits})
         for images, filters, options, note in (
             ((2, 6, 5, 7), (12, 1, 3, 3), {"groups": 6, "padding": 1}, "depthwise, two filters a channel"),
             ((2, 7, 6, 9), (7, 1, 2, 3), {"groups": 7, "stride": (2, 3), "padding": (1, 2)}, "depthwise, strides"),
+            ((2, 3, 7, 10), (3, 1, 3, 3), {"groups": 3, "stride": (2, 3), "padding": 1}, "depthwise, phases of unequal size"),
             ((1, 8, 9, 8), (8, 1, 3, 2), {"groups": 8, "dilation": (2, 3), "stride": 2, "padding": 2}, "depthwise, dilation"),
         ):
             geometry = cases.convolution(images, filters, options, data_format)
@@ -132,6 +144,8 @@ def tiled_convolution() -> Iterator[Case]:
             ((2, 2, 6, 6), (130, 2, 3, 3), {}, "many filters"),
             ((1, 14, 6, 7), (20, 14, 3, 3), {"padding": 1}, "many channels"),
             ((2, 3, 33, 70), (5, 3, 3, 3), {"stride": 2, "padding": 1}, "several tiles, stride 2"),
+            ((60, 2, 9, 9), (5, 2, 3, 3), {"padding": 1}, "many images"),
+            ((5, 2, 70, 17), (3, 2, 3, 3), {}, "several tiles, more rows than columns"),
         ):
             geometry = cases.convolution(images, filters, options, data_format)
             yield from cases.convolution_cases(geometry, SINGLE, note, algorithm="direct")
@@ -140,6 +154,7 @@ def tiled_convolution() -> Iterator[Case]:
         for images, filters, options, note in (
             ((2, 3, 40, 70), (3, 1, 3, 3), {"groups": 3, "padding": 1}, "several blocks"),
             ((2, 40, 5, 6), (80, 1, 3, 3), {"groups": 40, "padding": 1}, "many channels"),
+            ((40, 3, 16, 16), (3, 1, 3, 3), {"groups": 3}, "many images"),
             ((2, 3, 21, 22), (6, 1, 5, 4), {"groups": 3, "stride": 2, "padding": 2}, "large kernel, stride 2"),
         ):
             geometry = cases.convolution(images, filters, options, data_format)
@@ -171,5 +186,8 @@ def fused() -> Iterator[Case]:
                 yield cases.fused_case(geometry, kernel, SINGLE, relu, note)
 
 
+FAMILIES = (elementwise, pooling, convolution, tiled_convolution, matrices, fused)
+
+
 def all_cases() -> list[Case]:
-    return [*elementwise(), *pooling(), *convolution(), *tiled_convolution(), *matrices(), *fused()]
+    return [case for family in FAMILIES for case in family()]

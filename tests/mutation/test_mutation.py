@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import mutation_cases
 import pytest
 
 from xpconv import cudasim
@@ -21,7 +22,7 @@ pytestmark = [
 ]
 
 # How many mutants to try; the same ones until a source changes.
-SAMPLE = int(os.environ.get("XPCONV_MUTANTS", "40"))
+SAMPLE = 30
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,12 @@ def quiet_fork() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quiet_fork")
-def test_a_sample_of_the_mutants_is_noticed(mutate: Any) -> None:
+@pytest.mark.parametrize("family", [mutation_cases.elementwise], ids=lambda family: family.__name__)
+def test_a_sample_of_the_mutants_is_noticed(family: Any, mutate: Any) -> None:
     seed = hashlib.sha256()
     for file, _ in kernel_templates():
         seed.update(source_of(file).encode())
-    outcome = mutate.run(sample=SAMPLE, seed=seed.hexdigest())
+    outcome = mutate.run(sample=SAMPLE, seed=seed.hexdigest(), cases=list(family()))
     assert outcome.problems == []
     assert len(outcome.tried) == SAMPLE
     assert mutate.judge(outcome, whole=False) == []

@@ -218,6 +218,8 @@ CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str]]
     ((1, 33, 3, 3), (65, 33, 3, 3), {"padding": 1}, "a tail behind every tile"),
     ((1, 16, 6, 6), (32, 16, 3, 3), {"padding": 1}, "whole vectors of channels"),
     ((2, 1, 14, 12), (8, 1, 5, 5), {}, "one channel"),
+    ((60, 2, 9, 9), (5, 2, 3, 3), {"padding": 1}, "many images"),
+    ((40, 3, 16, 16), (3, 1, 3, 3), {"groups": 3}, "depthwise, many images"),
     ((0, 3, 6, 6), (2, 3, 3, 3), {}, "empty batch"),
 ]
 # For forced tiles, which need no more than tails and whole vectors.
@@ -253,9 +255,9 @@ def convolution_cases(
     if special:
         x, w, dy = with_special(x), with_special(w), with_special(dy)
     note = f"{note}, {geometry.data_format}"
-    forward = {"relu": False} if forced.get("algorithm") else {}
+    forward = {**forced.get("options", {}), **({"relu": False} if forced.get("algorithm") else {})}
     yield Case("conv2d_forward", (x, w, b, geometry), note, **{**forced, "options": forward})
-    yield Case("conv2d_backward_input", (dy, w, geometry), note, **{**forced, "options": {}})
+    yield Case("conv2d_backward_input", (dy, w, geometry), note, **forced)
     yield Case("conv2d_backward_weight", (x, dy, geometry), note, **forced)
 
 
@@ -283,9 +285,11 @@ def _convolutions() -> Iterator[Case]:
         x, w = numbers(geometry.x_shape, single), numbers(geometry.w_shape, single, 1)
         yield Case("conv2d_forward", (x, w, None, geometry), f"no bias, {data_format}")
         for dtype in (single, half):
-            for splits in (1, 3):
+            for splits in (1, 3, 4):
                 forced: dict[str, Any] = {"algorithm": "implicit_gemm", "options": {"splits": splits}}
-                yield list(convolution_cases(geometry, dtype, "odd sizes", **forced))[-1]
+                yield from convolution_cases(geometry, dtype, "odd sizes", **forced)
+                deep = convolution((1, 33, 3, 3), (65, 33, 3, 3), {"padding": 1, "stride": 2}, data_format)
+                yield from convolution_cases(deep, dtype, "a tail behind every tile, stride 2", **forced)
             for tile in sorted({f"{shape.rows}x{shape.columns}" for shape in tile_shapes(engine_of(dtype), dtype)}):
                 forced = {"algorithm": "implicit_gemm", "settings": {TILE_VARIABLE: tile}}
                 for images, filters, options, note in CONVOLUTIONS:
@@ -390,7 +394,9 @@ def fused_case(geometry: Conv2dGeometry, kernel: Any, dtype: Any, relu: bool, no
     """A convolution with maximum pooling."""
     window = window_2d("sanitize", geometry.y_shape, kernel, stride=kernel, data_format=geometry.data_format)
     shapes = geometry.x_shape, geometry.w_shape, (geometry.filters,), window.y_shape
-    arrays = [numbers(shape, dtype, seed) for seed, shape in enumerate(shapes)]
+    # Small whole numbers: sums are exact in every dtype, so that no rounding decides which of a window's pixels wins.
+    x, w, b, dy = (numbers(shape, np.float64, seed) for seed, shape in enumerate(shapes))
+    arrays = [array.astype(dtype) for array in (np.round(x / 2), np.sign(w), np.round(b), dy)]
     told = f"{note}, {geometry.data_format}, {'ReLU' if relu else 'no ReLU'}"
     return Case("fused_block", (*arrays, geometry, window, relu), told)
 

@@ -469,6 +469,8 @@ class _Planter:
         self._plant_operand(i, i + 1, self._operand(i, 1, right_end))
 
     def _plant_operand(self, i: int, first: int, last: int) -> None:
+        if self._is_constant(first, last):
+            return
         what = self.code[self.tokens[first].start : self.tokens[last].end]
         if self.tokens[i].text == "&&":
             number = self._number(first, f"{_short(what)} is taken for true")
