@@ -24,7 +24,7 @@ struct Weights {
 // thread packs all taps of a channel of a filter, which are neighbours in channels_first; its warp writes neighbours. Raises
 // `flag` where a weight is infinite or not a number: one word, the same from every thread.
 template <typename T, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     pack_weights(const T* __restrict__ w, T* __restrict__ packed, int* flag, const Weights weights) {
     const Index taps = Index(weights.taps), plane = Index(weights.packed_channels * weights.packed_filters);
     const Index size = Index(weights.groups) * plane;
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(256)
 
 // Adds up what the blocks that share tiles gave, `sums` (splits, like out), in their order: the same bits at every run.
 template <typename T, typename Index, bool LAST>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     add_correlation_splits(const accumulator_t<T>* __restrict__ sums, const T* __restrict__ bias, T* __restrict__ out,
                            const Correlation problem, const int splits) {
     const Index filters = Index(problem.groups * problem.filters), plane = Index(problem.out_plane);
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(256)
 // dy is (N, F, OH, OW) or (N, OH, OW, F), w is (F, C/groups, KH, KW) or (KH, KW, C/groups, F), and dx is (N, C, H, W) or
 // (N, H, W, C).
 template <typename T, typename Index, bool LAST>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
     correct_backward_input(const T* __restrict__ dy, const T* __restrict__ w, const int* __restrict__ flag, T* __restrict__ dx,
                            const Correlation problem, const Weights weights) {
     if (*flag == 0) return;

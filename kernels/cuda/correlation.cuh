@@ -41,17 +41,17 @@ struct Correlation {
 };
 
 // Blocks that a multiprocessor should hold, which tells the compiler how many registers a thread may take: 128, but 168 where
-// operands lie ALONG_DEPTH, of which a lane holds several terms at a time, where numbers or offsets take two registers, or
-// where copies go through registers; and where blocks share tiles (SPLIT), since these problems are too small to fill a
-// multiprocessor with warps. Narrow copies of channels have more addresses than that, and take what they need.
+// operands lie ALONG_DEPTH, of which a lane holds several terms at a time, or where numbers or offsets take two registers; and
+// where blocks share tiles (SPLIT), since these problems are too small to fill a multiprocessor with warps. Narrow copies of
+// channels have more addresses than that, copies of less than 4 bytes go through registers: both take what they need.
 template <typename T, typename Index>
 __host__ __device__ constexpr int resident_blocks(int threads, bool last, int width, bool split) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
     const bool roomy = true;
 #else
-    const bool roomy = last || split || sizeof(T) > 4 || sizeof(Index) > 4 || width * sizeof(T) < 4;
+    const bool roomy = last || split || sizeof(T) > 4 || sizeof(Index) > 4;
 #endif
-    const int registers = last && width * sizeof(T) < 16 ? 255 : roomy ? 168 : 128;
+    const int bytes = width * int(sizeof(T)), registers = bytes < (last ? 16 : 4) ? 255 : roomy ? 168 : 128;
     return threads * registers < 65536 ? 65536 / (threads * registers) : 1;
 }
 

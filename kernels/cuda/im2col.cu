@@ -14,7 +14,7 @@ struct Windows {
 // Each thread keeps one column of col, so that it knows its channel and tap, and goes through every gridDim.y * blockDim.y-th
 // row. Lanes write neighbours. Padding is zero.
 template <typename T, typename Index, bool LAST>
-__global__ void __launch_bounds__(256) im2col(const T* __restrict__ x, T* __restrict__ col, const Windows windows) {
+__global__ void __launch_bounds__(256, 1) im2col(const T* __restrict__ x, T* __restrict__ col, const Windows windows) {
     const Index columns = Index(windows.columns), column = Index(blockIdx.x) * blockDim.x + threadIdx.x;
     if (column >= columns) return;
     const int taps = windows.kernel_height * windows.kernel_width;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(256) im2col(const T* __restrict__ x, T* __rest
 
 // Each thread gathers the entries of col that were read from its element of x, tap by tap.
 template <typename T, typename Index, bool LAST>
-__global__ void __launch_bounds__(256) col2im(const T* __restrict__ col, T* __restrict__ x, const Windows windows) {
+__global__ void __launch_bounds__(256, 1) col2im(const T* __restrict__ col, T* __restrict__ x, const Windows windows) {
     const int taps = windows.kernel_height * windows.kernel_width;
     for (Index i = Index(blockIdx.x) * 256 + threadIdx.x; i < windows.elements; i += Index(gridDim.x) * 256) {
         const Index pixel = LAST ? i / windows.channels : i;

@@ -3,7 +3,7 @@
 #include "common.cuh"
 
 template <typename T>
-__global__ void __launch_bounds__(256) add_splits(
+__global__ void __launch_bounds__(256, 1) add_splits(
     const accumulator_t<T>* __restrict__ sums, T* __restrict__ first, T* __restrict__ second, const long long first_size,
     const long long size, const int splits) {
     for (long long i = blockIdx.x * 256ll + threadIdx.x; i < size; i += gridDim.x * 256ll) {
