@@ -498,6 +498,7 @@ def test_control_c_ends_a_kernel_that_does_not_end(mode: str) -> None:
         import os, signal, threading
         import numpy as np
         from xpconv import cudasim
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
         module = cudasim.Module(code={CRASHES!r}, mode={mode!r})
         module.compile()
         kernel = module.get_function("endless")
