@@ -97,6 +97,7 @@ GEOMETRIES = [
     pytest.param((2, 3, 7, 6), (9, 1, 3, 2), {"groups": 3, "padding": 1}, id="depthwise, three filters"),
     pytest.param((1, 1, 70, 3), (2, 1, 3, 3), {"padding": 1}, id="many rows"),
     pytest.param((1, 1, 3, 150), (2, 1, 3, 3), {"padding": 1}, id="many columns"),
+    pytest.param((1, 1, 6, 67), (1, 1, 3, 3), {}, id="more columns than sums"),
     pytest.param((1, 40, 4, 3), (2, 40, 3, 3), {"padding": 1}, id="many channels"),
     pytest.param((1, 2, 4, 5), (75, 2, 3, 3), {}, id="many filters"),
     pytest.param((0, 2, 5, 5), (3, 2, 3, 3), {}, id="empty batch"),

@@ -38,13 +38,10 @@ template <int WIDTH, typename T> __device__ __forceinline__ const Vector<T, WIDT
 __host__ __device__ constexpr int ceil_div(int numerator, int denominator) { return (numerator + denominator - 1) / denominator; }
 
 // Starts to copy a vector from global into shared memory, or zeros where it is not `present`. It is there after
-// __pipeline_commit, __pipeline_wait_prior and a barrier. Copies of 4 bytes or more go past the registers on sm_80 and later.
+// __pipeline_commit, __pipeline_wait_prior and a barrier, and on sm_80 and later goes past the registers.
 template <typename T, int WIDTH>
 __device__ __forceinline__ void copy_async(T* shared, const T* global, bool present) {
     constexpr int BYTES = int(sizeof(T)) * WIDTH;
-    if constexpr (BYTES >= 4) {
-        __pipeline_memcpy_async(shared, global, BYTES, present ? 0 : BYTES);
-    } else {
-        *shared = present ? *global : zero<T>();
-    }
+    static_assert(BYTES >= 4, "no fewer bytes are copied asynchronously");
+    __pipeline_memcpy_async(shared, global, BYTES, present ? 0 : BYTES);
 }

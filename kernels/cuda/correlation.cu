@@ -5,7 +5,7 @@
 
 template <typename T, typename Index, bool LAST, int WIDTH, int ROWS, int COLUMNS, int DEPTH, int WARPS_M, int WARPS_N,
           int LANE_ROWS, int LANE_COLUMNS, int STAGES, bool SPLIT>
-__global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, resident_blocks<T, Index>(32 * WARPS_M * WARPS_N, LAST, WIDTH, SPLIT))
+__global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, resident_blocks<T, Index, 32 * WARPS_M * WARPS_N, LAST, WIDTH, SPLIT>())
     correlate(const T* __restrict__ in, const T* __restrict__ packed, const T* __restrict__ bias,
               written_t<T, SPLIT>* __restrict__ out, const Correlation problem) {
     using A = Operand<T, LAST ? ALONG_DEPTH : ALONG_ROWS, ROWS, DEPTH, ROWS / WARPS_M / LANE_ROWS, LANE_ROWS>;

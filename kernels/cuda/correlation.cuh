@@ -44,15 +44,16 @@ struct Correlation {
 // operands lie ALONG_DEPTH, of which a lane holds several terms at a time, or where numbers or offsets take two registers; and
 // where blocks share tiles (SPLIT), since these problems are too small to fill a multiprocessor with warps. Narrow copies of
 // channels have more addresses than that, copies of less than 4 bytes go through registers: both take what they need.
-template <typename T, typename Index>
-__host__ __device__ constexpr int resident_blocks(int threads, bool last, int width, bool split) {
+template <typename T, typename Index, int THREADS, bool LAST, int WIDTH, bool SPLIT>
+__host__ __device__ constexpr int resident_blocks() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-    const bool roomy = true;
+    constexpr bool ROOMY = true;
 #else
-    const bool roomy = last || split || sizeof(T) > 4 || sizeof(Index) > 4;
+    constexpr bool ROOMY = LAST || SPLIT || sizeof(T) > 4 || sizeof(Index) > 4;
 #endif
-    const int bytes = width * int(sizeof(T)), registers = bytes < (last ? 16 : 4) ? 255 : roomy ? 168 : 128;
-    return threads * registers < 65536 ? 65536 / (threads * registers) : 1;
+    constexpr int BYTES = WIDTH * int(sizeof(T)), REGISTERS = BYTES < (LAST ? 16 : 4) ? 255 : ROOMY ? 168 : 128;
+    constexpr int BLOCKS = THREADS * REGISTERS < 65536 ? 65536 / (THREADS * REGISTERS) : 1;
+    return BLOCKS;
 }
 
 template <bool CONDITION, typename Yes, typename No> struct Choice { using Type = Yes; };
@@ -142,12 +143,12 @@ struct PixelCopies {
     using T = typename O::Number;
     // Vectors along the fast axis of shared memory, and the threads that lie along it.
     static constexpr int ALONG = (LAST ? O::DEPTH : O::LENGTH) / WIDTH, ACROSS = LAST ? O::LENGTH : O::DEPTH;
-    static constexpr int LANES = ALONG < THREADS ? ALONG : THREADS, LINES = THREADS / LANES;
-    static constexpr int FAST = ALONG / LANES, SLOW = (ACROSS + LINES - 1) / LINES, COUNT = FAST * SLOW;
-    static constexpr bool EXACT = ACROSS % LINES == 0;
-    // A thread's pixels, and its channels of each.
-    static constexpr int PIXELS = LAST ? SLOW : FAST, CHANNELS = LAST ? FAST : SLOW;
-    static_assert(ALONG % LANES == 0 && THREADS % LANES == 0, "threads and vectors divide each other");
+    static constexpr int LINES = THREADS / ALONG;
+    static constexpr bool EXACT = LINES <= ACROSS;
+    static constexpr int COUNT = EXACT ? ACROSS / LINES : 1;
+    // A thread copies the same channels of COUNT pixels (LAST), or COUNT channels of the same pixels.
+    static constexpr int PIXELS = LAST ? COUNT : 1;
+    static_assert(THREADS % ALONG == 0 && (!EXACT || ACROSS % LINES == 0), "threads and vectors divide each other");
 
     Copies<T, WIDTH, COUNT> copies;
     Index source[PIXELS];
@@ -155,11 +156,11 @@ struct PixelCopies {
     int lane, line;
 
     __device__ __forceinline__ PixelCopies() {
-        lane = threadIdx.x % LANES;
-        line = threadIdx.x / LANES;
+        lane = threadIdx.x % ALONG;
+        line = threadIdx.x / ALONG;
     }
 
-    // The first pixel of the tile that the thread's i-th vectors are of.
+    // The first pixel of the tile that the thread's i-th vector is of.
     __device__ __forceinline__ int pixel_of(int i) const {
         if constexpr (LAST) {
             // Eight lanes write 128 bytes at once. Pixels that lie VECTORS apart are in different banks.
@@ -169,18 +170,22 @@ struct PixelCopies {
             const int number = line + i * LINES;
             return number / BLOCK * BLOCK + number % TOGETHER * VECTORS + number / TOGETHER % VECTORS;
         } else {
-            return (lane + i * LANES) * WIDTH;
+            return lane * WIDTH;
         }
     }
 
-    // The channel of the tile that the thread's i-th vectors are of, or start with.
-    __device__ __forceinline__ int channel_of(int i) const {
-        return LAST ? (lane + i * LANES) * WIDTH : line + i * LINES;
-    }
+    // The channel of the tile that the thread's first vector is of, or starts with.
+    __device__ __forceinline__ int channel() const { return LAST ? lane * WIDTH : line; }
 
-    // Whether the thread's vector of its i-th pixel and j-th channel is one of the tile's.
-    __device__ __forceinline__ bool mine(int i, int j) const {
-        return EXACT || (LAST ? line + i * LINES < O::LENGTH : line + j * LINES < O::DEPTH);
+    // Whether the thread copies at all: a block can have more threads than there are vectors.
+    __device__ __forceinline__ bool active() const { return EXACT || line < ACROSS; }
+
+    // Calls `copy(i, place)` for the thread's vectors, with their places in the tile.
+    template <typename Copy>
+    __device__ __forceinline__ void each(T* tile, Copy copy) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            if (active()) copy(i, tile + O::offset(pixel_of(i), channel()) + (LAST ? 0 : O::offset(0, i * LINES)));
     }
 
     // Moves to a tap, `rows` and `columns` from where the windows of the pixels start, which is `apart` elements.
@@ -189,7 +194,7 @@ struct PixelCopies {
         const Index height = Index(problem.in_size[0]), width = Index(problem.in_size[1]);
 #pragma unroll
         for (int i = 0; i < PIXELS; ++i) {
-            const int pixel = mine(i, 0) ? pixel_of(i) : 0;
+            const int pixel = active() ? pixel_of(i) : 0;
             const Index row = spots.row[pixel] + rows, column = spots.column[pixel] + columns;
             inside[i] = row >= 0 && row < height && column >= 0 && column < width;
             source[i] = inside[i] ? spots.origin[pixel] + apart : 0;
@@ -198,18 +203,13 @@ struct PixelCopies {
 
     // Starts to copy the next DEPTH channels, of which `left` are left; `apart` elements lie from one to the next.
     __device__ __forceinline__ void start(T* tile, const T* in, Index apart, int left) {
-        constexpr int STEP = LAST ? LANES * WIDTH : LINES;  // channels from one of the thread's vectors to the next
-        left -= channel_of(0);
-#pragma unroll
-        for (int i = 0; i < PIXELS; ++i) {
-            const T* from = in + source[i];
-#pragma unroll
-            for (int j = 0; j < CHANNELS; ++j, from += STEP * apart)
-                if (mine(i, j))
-                    copies.start(i * CHANNELS + j, tile + O::offset(pixel_of(i), channel_of(0)) + O::offset(0, j * STEP), from,
-                                 inside[i] && j * STEP < left);
-            source[i] += LAST ? Index(O::DEPTH) : Index(O::DEPTH) * apart;
-        }
+        left -= channel();
+        const T* from = in + source[0];
+        each(tile, [&](int i, T* place) {
+            copies.start(i, place, LAST ? in + source[i] : from, inside[LAST ? i : 0] && (LAST ? 0 : i * LINES) < left);
+            from += LINES * apart;
+        });
+        skip(LAST ? Index(O::DEPTH) : Index(O::DEPTH) * apart);
     }
 
     __device__ __forceinline__ void skip(Index elements) {
@@ -218,13 +218,8 @@ struct PixelCopies {
     }
 
     __device__ __forceinline__ void finish(T* tile) const {
-        if constexpr (!Copies<T, WIDTH, COUNT>::PAST_REGISTERS) {
-#pragma unroll
-            for (int i = 0; i < PIXELS; ++i)
-#pragma unroll
-                for (int j = 0; j < CHANNELS; ++j)
-                    if (mine(i, j)) copies.finish(i * CHANNELS + j, tile + O::offset(pixel_of(i), channel_of(j)));
-        }
+        if constexpr (!Copies<T, WIDTH, COUNT>::PAST_REGISTERS)
+            each(tile, [&](int i, T* place) { copies.finish(i, place); });
     }
 };
 
@@ -234,18 +229,24 @@ template <typename O, typename Index, int THREADS>
 struct WeightCopies {
     using T = typename O::Number;
     static constexpr int WIDTH = O::FULL_WIDTH, LANES = O::LENGTH / WIDTH, LINES = THREADS / LANES;
-    static constexpr int COUNT = (O::DEPTH + LINES - 1) / LINES;
-    static_assert(THREADS % LANES == 0, "threads and vectors divide each other");
+    static constexpr bool EXACT = LINES <= O::DEPTH;
+    static constexpr int COUNT = EXACT ? O::DEPTH / LINES : 1;
+    static_assert(THREADS % LANES == 0 && (!EXACT || O::DEPTH % LINES == 0), "threads and vectors divide each other");
 
     Copies<T, WIDTH, COUNT> copies;
     Index source;
 
     __device__ __forceinline__ static int filter() { return int(threadIdx.x) % LANES * WIDTH; }
     __device__ __forceinline__ static int channel() { return int(threadIdx.x) / LANES; }
-    __device__ __forceinline__ static bool mine(int i) { return O::DEPTH % LINES == 0 || channel() + i * LINES < O::DEPTH; }
 
-    // Where in its tile the thread's i-th vector belongs.
-    __device__ __forceinline__ static int place(int i) { return O::offset(filter(), channel()) + O::offset(0, i * LINES); }
+    // Calls `copy(i, place)` for the thread's vectors, with their places in the tile; a block can have more threads than there
+    // are vectors.
+    template <typename Copy>
+    __device__ __forceinline__ static void each(T* tile, Copy copy) {
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i)
+            if (EXACT || channel() < O::DEPTH) copy(i, tile + O::offset(filter(), channel()) + O::offset(0, i * LINES));
+    }
 
     // Moves to a tap, whose first channel's filters start at element `tap`; `pitch` elements lie from one channel to the next.
     __device__ __forceinline__ void look(Index tap, Index pitch) { source = tap + channel() * pitch + filter(); }
@@ -254,18 +255,16 @@ struct WeightCopies {
 
     __device__ __forceinline__ void start(T* tile, const T* packed, Index pitch) {
         const T* from = packed + source;
-#pragma unroll
-        for (int i = 0; i < COUNT; ++i, from += LINES * pitch)
-            if (mine(i)) copies.start(i, tile + place(i), from, true);
+        each(tile, [&](int i, T* place) {
+            copies.start(i, place, from, true);
+            from += LINES * pitch;
+        });
         source += O::DEPTH * pitch;
     }
 
     __device__ __forceinline__ void finish(T* tile) const {
-        if constexpr (!Copies<T, WIDTH, COUNT>::PAST_REGISTERS) {
-#pragma unroll
-            for (int i = 0; i < COUNT; ++i)
-                if (mine(i)) copies.finish(i, tile + place(i));
-        }
+        if constexpr (!Copies<T, WIDTH, COUNT>::PAST_REGISTERS)
+            each(tile, [&](int i, T* place) { copies.finish(i, place); });
     }
 };
 
@@ -346,7 +345,7 @@ __device__ __forceinline__ void correlate_tile(
         const Index tap_row = tap / columns.taps, tap_column = tap % columns.taps;
         const Index down = tap_row * rows.dilation, across = tap_column * columns.dilation;
         const Index apart = (down * Index(problem.in_size[1]) + across) * (LAST ? groups * channels : 1);
-        pixel_copies.look(spots, apart + pixel_copies.channel_of(0) * in_channel, down, across, problem);
+        pixel_copies.look(spots, apart + pixel_copies.channel() * in_channel, down, across, problem);
         const Index row = rows.tap + tap_row * rows.tap_step, column = columns.tap + tap_column * columns.tap_step;
         const Index number = (place.group * Index(problem.taps[0]) + row) * Index(problem.taps[1]) + column;
         weight_copies.look(number * tap_elements + place.first_filter, pitch);
@@ -366,13 +365,15 @@ __device__ __forceinline__ void correlate_tile(
         look();
         take(int(channels));
     };
+    auto pixels_of = [&](int stage) { return tiles + stage + OFFSET_OF_PIXELS; };
+    auto weights_of = [&](int stage) { return tiles + stage + OFFSET_OF_WEIGHTS; };
     auto start = [&](int stage) {
-        pixel_copies.start(tiles + stage + OFFSET_OF_PIXELS, in, in_channel, left);
-        weight_copies.start(tiles + stage + OFFSET_OF_WEIGHTS, packed, pitch);
+        pixel_copies.start(pixels_of(stage), in, in_channel, left);
+        weight_copies.start(weights_of(stage), packed, pitch);
     };
     auto finish = [&](int stage) {
-        pixel_copies.finish(tiles + stage + OFFSET_OF_PIXELS);
-        weight_copies.finish(tiles + stage + OFFSET_OF_WEIGHTS);
+        pixel_copies.finish(pixels_of(stage));
+        weight_copies.finish(weights_of(stage));
     };
 
     look();
@@ -383,7 +384,7 @@ __device__ __forceinline__ void correlate_tile(
         remaining = rows.taps * columns.taps * tap_steps - first_step;
         if (remaining > Index(problem.split_steps)) remaining = Index(problem.split_steps);
         more = remaining > 0;
-        if (more) take(int(channels) - skipped);
+        take(int(channels) - skipped);
     } else {
         take(int(channels));
     }
@@ -418,6 +419,7 @@ __device__ __forceinline__ void correlate_tile(
     __syncthreads();  // the tiles have been read
 
     // Every warp puts its sums, slice by slice, into its own part of what were the tiles, and writes them along the columns.
+    static_assert(Product::SLICE_ROWS * Product::WARP_COLUMNS % 32 == 0, "every lane writes as many sums as the others");
     const int lane = threadIdx.x % 32;
     const Index group = place.group, first_filter = place.first_filter;
     const Index split = Index(blockIdx.y) * images * groups * filters * out_plane;
@@ -431,7 +433,7 @@ __device__ __forceinline__ void correlate_tile(
             const int line = (i + lane) / Product::WARP_COLUMNS, place_in_line = (i + lane) % Product::WARP_COLUMNS;
             const int row = product.row_of(slice, line), column = product.first_column + place_in_line;
             const Index at = spots.written[LAST ? row : column], filter = first_filter + (LAST ? column : row);
-            if (i + lane < Product::SLICE_ROWS * Product::WARP_COLUMNS && at >= 0 && filter < filters) {
+            if (at >= 0 && filter < filters) {
                 Sum sum = staged[line * Product::PITCH + place_in_line];
                 const Index to = at + filter * (LAST ? Index(1) : out_plane);
                 if constexpr (SPLIT) {

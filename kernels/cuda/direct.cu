@@ -35,11 +35,9 @@ __device__ __forceinline__ void stage(accumulator_t<T>* shared, const T* global,
         copy_async<T, WIDTH>(shared, global, present);
     } else {
         Vector<T, WIDTH> vector;
-#pragma unroll
-        for (int i = 0; i < WIDTH; ++i) vector.at[i] = zero<T>();
         if (present) vector = *reinterpret_cast<const Vector<T, WIDTH>*>(global);
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) shared[i] = widen(vector.at[i]);
+        for (int i = 0; i < WIDTH; ++i) shared[i] = present ? widen(vector.at[i]) : accumulator_t<T>(0);
     }
 }
 
@@ -99,7 +97,8 @@ __global__ void __launch_bounds__(256, 1) direct_correlate(const T* __restrict__
     const int lane = LAST ? threadIdx.x % tile.lanes : threadIdx.x / (tile.columns * (tile.rows / PIXELS));
     const int column = pixel % tile.columns, row = pixel / tile.columns * PIXELS;
     const bool active = row < tile.rows && lane < tile.lanes;
-    auto filter_of = [&](int i) { return LAST ? (i / WIDTH * tile.lanes + lane) * WIDTH + i % WIDTH : lane * FILTERS + i; };
+    // Filter i of this thread, the first one of a vector.
+    auto filter_of = [&](int i) { return LAST ? (i / WIDTH * tile.lanes + lane) * WIDTH : lane * FILTERS + i; };
 
     Sum sums[PIXELS][FILTERS];
 #pragma unroll
@@ -159,9 +158,8 @@ __global__ void __launch_bounds__(256, 1) direct_correlate(const T* __restrict__
         } else {
             __syncthreads();
         }
-        auto there = [&](int p, int k, int t) {
-            return inside(top + (row + p) * row_stride + k * row_spread, in_height) &&
-                   inside(left + column * column_stride + t * column_spread, in_width);
+        auto there = [&](int p, int k, int t) {  // asked backward only, where windows are one pixel apart
+            return inside(top + row + p + k * row_spread, in_height) && inside(left + column + t * column_spread, in_width);
         };
         auto fetch = [&](Sum(&values)[FILTERS], int at) {
 #pragma unroll
@@ -186,7 +184,7 @@ __global__ void __launch_bounds__(256, 1) direct_correlate(const T* __restrict__
 #pragma unroll
                             for (int p = 0; p < PIXELS; ++p) {
                                 if (!there(p, k, t)) continue;
-                                const Sum number = source[p * row_stride + k * row_spread];
+                                const Sum number = source[p + k * row_spread];
 #pragma unroll
                                 for (int i = 0; i < FILTERS; ++i) sums[p][i] += number * weight[i];
                             }
@@ -293,15 +291,17 @@ __global__ void __launch_bounds__(256, 1) direct_weight_gradient(const T* __rest
     const Index first_channel = rest % tile.channel_tiles * tile.channels, group = rest / tile.channel_tiles;
     const int filter = thread % tile.filters, channel = thread / tile.filters % tile.channels;
     const int part = thread / tile.filters / tile.channels;
-    const bool active = part < tile.parts && first_filter + filter < group_filters && first_channel + channel < channels;
     const Index tiles = Index(windows.batch) * tile.row_tiles * tile.column_tiles;
     const T* const x_group = x + (group * channels + first_channel) * image_of_x.channel;
     const T* const dy_group = dy + (group * group_filters + first_filter) * image_of_dy.channel;
 
+    // Where a tile begins in its plane.
+    auto first_row_of = [&](Index number) { return number / tile.column_tiles % tile.row_tiles * tile.rows; };
+    auto first_column_of = [&](Index number) { return number % tile.column_tiles * tile.columns; };
+
     // Starts to copy a tile of dy and what its windows see of x.
     auto load = [&](Index number, Sum* stage_memory) {
-        const Index first_column = number % tile.column_tiles * tile.columns;
-        const Index first_row = number / tile.column_tiles % tile.row_tiles * tile.rows;
+        const Index first_row = first_row_of(number), first_column = first_column_of(number);
         const Index image = number / tile.column_tiles / tile.row_tiles;
         const T* const dy_image = dy_group + image * image_of_dy.image;
         if constexpr (LAST) {
@@ -344,8 +344,7 @@ __global__ void __launch_bounds__(256, 1) direct_weight_gradient(const T* __rest
         for (int j = 0; j < TAPS_W; ++j) sums[i][j] = Sum(0);
 
     auto add_tile = [&](Index number, const Sum* stage_memory) {
-        const Index first_column = number % tile.column_tiles * tile.columns;
-        const Index first_row = number / tile.column_tiles % tile.row_tiles * tile.rows;
+        const Index first_row = first_row_of(number), first_column = first_column_of(number);
         const int cells_across = tile.columns / CELL, cells = tile.rows / CELL * cells_across;
         for (int cell = part; cell < cells; cell += tile.parts) {
             const int row = cell / cells_across * CELL, column = cell % cells_across * CELL;
@@ -415,10 +414,11 @@ __global__ void __launch_bounds__(256, 1) direct_weight_gradient(const T* __rest
         __pipeline_wait_prior(0);
         __syncthreads();  // this tile is there, and nobody reads the one before any longer
         if (number + gridDim.y < tiles) load(number + gridDim.y, shared + (turn ^ 1) * tile.elements);
-        if (active) add_tile(number, shared + turn * tile.elements);
+        add_tile(number, shared + turn * tile.elements);
     }
 
-    // Add up what the threads of the same filter and channel have summed, one row of taps after the other, and the bias.
+    // Add up what the threads of the same filter and channel have summed, one row of taps after the other, and the bias. Threads
+    // behind those of the last part have summed what others have, too: it is left out.
     const int pairs = tile.filters * tile.channels;
     const Index filters = groups * group_filters;
     const WeightSteps<Index, LAST> step(windows, filters, channels);
@@ -427,7 +427,7 @@ __global__ void __launch_bounds__(256, 1) direct_weight_gradient(const T* __rest
         constexpr int LENGTH = decltype(length)::value;
         __syncthreads();
 #pragma unroll
-        for (int j = 0; j < LENGTH; ++j) shared[thread * LENGTH + j] = active ? values[j] : Sum(0);
+        for (int j = 0; j < LENGTH; ++j) shared[thread * LENGTH + j] = values[j];
         __syncthreads();
         // Neighbouring threads take what lies together in the weight.
         for (int at = thread; at < pairs * LENGTH; at += threads) {

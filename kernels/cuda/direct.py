@@ -113,7 +113,8 @@ def backward_weight(x: Array, dy: Array, geometry: Conv2dGeometry) -> tuple[Arra
     splits = depthwise.gradient_splits(x, geometry, count)
     neighbours = math.gcd(tile.filters, geometry.filters // geometry.groups) if last else geometry.output_size[1]
     copy = min(CELL, vector_width(neighbours, dy))
-    threads = 32 * ceil_div(tile.filters * tile.channels * tile.parts, 32)
+    copying = (tile.filters if last else tile.columns) // copy  # threads that copy a line of dy, at least
+    threads = 32 * ceil_div(max(tile.filters * tile.channels * tile.parts, copying), 32)
     size = max(2 * tile.elements, threads * geometry.kernel_size[1])
     runtime.launch(
         FILE,

@@ -30,9 +30,6 @@ struct Pool2d {
     int only_positive;  // whether a maximum that is not greater than 0 belongs to no tap
 };
 
-// The number of a tap that no window has.
-constexpr unsigned char NO_TAP = 255;
-
 // An item among (planes, rows, columns, vectors of `width` channels).
 template <typename Index> struct Item {
     Index plane, row, column, channel;
@@ -99,14 +96,13 @@ __device__ __forceinline__ void visit_covering_windows(Index row, Index column, 
     }
 }
 
-// The row of windows that covers a row of pixels where windows do not overlap, and which of their rows of taps does. Where none
-// covers it the first is named.
+// The row of windows that covers a row of pixels where windows neither overlap nor leave the image, and which of their rows of
+// taps does. Where none covers it the first is named.
 template <typename Index> struct Row {
     Index window, below;
     bool covered;
 
     __device__ __forceinline__ Row(Index row, const Pool2d& pool) {
-        row += Index(pool.top);
         window = quotient(row, Index(pool.stride_height), pool.by_stride_height);
         below = row - window * Index(pool.stride_height);
         covered = window < Index(pool.out_height) && below < Index(pool.window_height);
@@ -209,6 +205,7 @@ template <typename Number> __device__ __forceinline__ Number lowest() { return -
 template <int WIDTH, typename Index, typename Number, typename Position>
 __device__ __forceinline__ void note(
     Position* positions, const Index (&places)[WIDTH], const Number (&maxima)[WIDTH], const Pool2d& pool) {
+    constexpr unsigned char NO_TAP = 255;  // the number of a tap that no window has
     Vector<Position, WIDTH> noted;
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i)

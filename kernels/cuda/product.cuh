@@ -52,7 +52,8 @@ struct Share {
     // Where it goes in the tile, from the start of the tile or from the thread's first.
     __device__ static int offset(int i) { return Operand::offset(row(i), depth(i)); }
     __device__ static int apart(int i) {
-        return EVEN ? i * STEP * Operand::PITCH : offset(i) - offset(0);
+        if constexpr (EVEN) return i * STEP * Operand::PITCH;
+        return offset(i) - offset(0);
     }
 
     __device__ static void finish(const Vectors& copies, typename Operand::Number* tile) {
@@ -90,7 +91,7 @@ struct MatrixSource {
         const T* from = next;
 #pragma unroll
         for (int i = 0; i < Part::COPIES; ++i) {
-            if (!Part::EVEN) from = next + Part::rows_apart(i) * pitch;
+            if constexpr (!Part::EVEN) from = next + Part::rows_apart(i) * pitch;
             const bool present = (Part::rows_apart(i) < rows) & (Part::depth(i) < left);
             if (Part::active()) copies.start(i, tile + place + Part::apart(i), from, present);
             from += Part::STEP * pitch;
@@ -145,6 +146,7 @@ __device__ __forceinline__ void sum_product(Tile& tile, typename Tile::Number* s
 // by slice, through its own part of shared memory.
 template <typename Tile, typename Store>
 __device__ __forceinline__ void each_sum(const Tile& tile, typename Tile::Number* shared, Store store) {
+    static_assert(Tile::SLICE_ROWS * Tile::WARP_COLUMNS % 32 == 0, "every lane writes as many sums as the others");
     const int lane = threadIdx.x % 32;
     auto* const staged = reinterpret_cast<typename Tile::Sum*>(shared) + threadIdx.x / 32 * Tile::STAGED;
 #pragma unroll
@@ -154,8 +156,7 @@ __device__ __forceinline__ void each_sum(const Tile& tile, typename Tile::Number
 #pragma unroll
         for (int i = 0; i < Tile::SLICE_ROWS * Tile::WARP_COLUMNS; i += 32) {
             const int row = (i + lane) / Tile::WARP_COLUMNS, column = (i + lane) % Tile::WARP_COLUMNS;
-            if (i + lane < Tile::SLICE_ROWS * Tile::WARP_COLUMNS)
-                store(tile.row_of(slice, row), tile.first_column + column, staged[row * Tile::PITCH + column]);
+            store(tile.row_of(slice, row), tile.first_column + column, staged[row * Tile::PITCH + column]);
         }
         __syncwarp();
     }

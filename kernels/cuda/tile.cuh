@@ -52,7 +52,8 @@ struct Copies {
 };
 
 // The value itself, kept in a register: what is worked out from threadIdx the compiler works out anew in every step of a loop.
-__device__ __forceinline__ int kept(int value) { return __shfl_sync(0xffffffffu, value, threadIdx.x % 32); }
+// A lane is asked for by its number in the warp, of which __shfl_sync takes the remainder.
+__device__ __forceinline__ int kept(int value) { return __shfl_sync(0xffffffffu, value, threadIdx.x); }
 
 // One operand of a tile: LENGTH rows (of A) or columns (of B) that LANES lanes of a warp share, PER_LANE each.
 template <typename T, Order ORDER_, int LENGTH_, int DEPTH_, int LANES_, int PER_LANE_>

@@ -132,6 +132,7 @@ template <typename Operand, int THREADS, typename Index>
 struct WindowSource {
     using T = typename Operand::Number;
     using Part = Share<Operand, THREADS, 1>;
+    static_assert(Part::STEP * Part::SIDE_BY_SIDE == THREADS, "all threads copy");
     typename Part::Vectors copies;
     // Where the window of the next step starts: an address, for of pointers the compiler adds up all parts anew for every copy.
     unsigned long long next;
@@ -171,7 +172,7 @@ struct WindowSource {
             const Tap<Index> tap = TABULATED ? table[Part::row(i)] : taps[TABULATED ? 0 : i];
             const bool present = tap.inside(shape, row, window.column);
             const T* const from = reinterpret_cast<const T*>(next + (unsigned long long)(tap.offset) * sizeof(T));
-            if (Part::active()) copies.start(i, tile + place + Part::apart(i), from, present);
+            copies.start(i, tile + place + Part::apart(i), from, present);
         }
         next += (unsigned long long)(window.advance(shape)) * sizeof(T);
     }

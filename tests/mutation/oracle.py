@@ -102,7 +102,12 @@ def avg_pool2d_backward(dy: Array, geometry: Window2d, count_include_pad: bool) 
 
 
 def max_unpool2d(x: Array, indices: Array, output_size: tuple[int, int], geometry: Window2d) -> Array:
-    return reference.max_unpool2d(x, indices, output_size=output_size, data_format=geometry.data_format)
+    """What has no place in the result goes to a row below it, which is cut off."""
+    height, width = output_size
+    nowhere = (indices < 0) | (indices >= height * width)
+    settings = {"output_size": (height + 1, width), "data_format": geometry.data_format}
+    y = reference.max_unpool2d(x, np.where(nowhere, height * width, indices), **settings)
+    return y[:, :height] if geometry.data_format == "channels_last" else y[:, :, :height]
 
 
 def fused_block(

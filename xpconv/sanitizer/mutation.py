@@ -181,14 +181,14 @@ class Register:
 
     mutants: list[Mutant] = field(default_factory=list)
     _numbers: dict[tuple[str, int, int, str], int] = field(default_factory=dict)
-    _seen: dict[tuple[str, int, str], int] = field(default_factory=dict)
+    _seen: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     def number(self, file: str, line: int, column: int, text: str, change: str) -> int:
         """The number of the mutant at this place, a new one at the first call for it."""
         key = file, line, column, change
         if key not in self._numbers:
             self._numbers[key] = len(self.mutants)
-            occurrence = self._seen[file, line, change] = self._seen.get((file, line, change), 0) + 1
+            occurrence = self._seen[file, text, change] = self._seen.get((file, text, change), 0) + 1
             self.mutants.append(Mutant(len(self.mutants), file, line, text, change, occurrence))
         return self._numbers[key]
 

@@ -75,15 +75,20 @@ class Checker {
     void atomic(void* address, size_t size, const void* caller);
     void forget(const void* address, size_t size);
     void require_inside(const void* address, size_t size, const void* caller);
+    // As the copies of which line the profile counts what follows: g++ may spread one instruction of a card, which copies for
+    // some lanes and writes zeros for others, over several calls. 0 counts by the instruction, kUncounted not at all.
+    static constexpr unsigned kUncounted = ~0u;
+    void count_as(unsigned line) { counted_as_ = line; }
     void write_profile() const;
 
   private:
     struct Request {  // of one warp for one execution of one instruction
         bool write;
+        unsigned caller;
         std::vector<std::pair<uintptr_t, unsigned>> accesses;
     };
     struct Instance {
-        unsigned caller;
+        unsigned instruction;
         int warp;
         unsigned occurrence;
         bool shared;
@@ -113,6 +118,7 @@ class Checker {
     void flush_profile();
 
     Worker& worker_;
+    unsigned counted_as_ = 0;
     std::vector<Region> global_;
     std::deque<Region> shared_;  // of all blocks: pointers to its elements stay valid
     std::vector<Region*> open_shared_;  // those that the running block has declared

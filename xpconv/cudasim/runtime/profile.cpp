@@ -7,18 +7,23 @@
 namespace cudasim {
 
 constexpr unsigned kSector = 32, kBanks = 32, kBankBytes = 4;
+// Tells the lines of asynchronous copies from the places of instructions.
+constexpr unsigned kCopies = 1u << 31;
 
 bool Checker::Instance::operator<(const Instance& other) const {
-    return std::tie(caller, warp, occurrence, shared) < std::tie(other.caller, other.warp, other.occurrence, other.shared);
+    return std::tie(instruction, warp, occurrence, shared) < std::tie(other.instruction, other.warp, other.occurrence, other.shared);
 }
 
 // The n-th time that a thread executes an instruction belongs to the n-th request of its warp.
 void Checker::count_request(const Region& region, const char* address, size_t size, bool write, const void* caller) {
+    if (counted_as_ == kUncounted) return;
     const unsigned at = static_cast<unsigned>(static_cast<const char*>(caller) - worker_.module_begin);
+    const unsigned instruction = counted_as_ ? kCopies | counted_as_ << 1 | region.shared : at;
     const int thread = worker_.running->linear;
-    const unsigned occurrence = occurrences_[static_cast<unsigned long long>(at) << 10 | static_cast<unsigned>(thread)]++;
-    Request& request = requests_[{at, thread / 32, occurrence, region.shared}];
+    const unsigned occurrence = occurrences_[static_cast<unsigned long long>(instruction) << 10 | static_cast<unsigned>(thread)]++;
+    Request& request = requests_[{instruction, thread / 32, occurrence, region.shared}];
     request.write = write;
+    request.caller = at;
     const uintptr_t position = reinterpret_cast<uintptr_t>(address) - (region.shared ? reinterpret_cast<uintptr_t>(worker_.arena) : 0);
     request.accesses.push_back({position, static_cast<unsigned>(size)});
 }
@@ -31,7 +36,7 @@ template <class T> static void sort_unique(std::vector<T>& values) {
 void Checker::flush_profile() {
     for (auto& [instance, request] : requests_) {
         auto& accesses = request.accesses;
-        Totals& totals = totals_[{instance.caller, instance.shared}];
+        Totals& totals = totals_[{request.caller, instance.shared}];
         totals.write = request.write;
         ++totals.requests;
         if (instance.shared) {

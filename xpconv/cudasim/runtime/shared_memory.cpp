@@ -69,12 +69,14 @@ void copy_async(void* shared, const void* global, size_t size, size_t zeros, Loc
     if (to < w.arena || to >= w.arena + kArenaSize)
         stop("async copy", "the destination of an asynchronous copy is not in shared memory", place(at));
     if (w.checker) {
+        w.checker->count_as(Checker::kUncounted);  // it is counted when it lands
         w.checker->write(to, size, caller);
+        w.checker->count_as(0);
         w.checker->forget(to, size);  // nobody's until the wait
         if (zeros < size) w.checker->require_inside(from, size - zeros, caller);
     }
     memset(to, 0xff, size);
-    w.running->copies.push_back({to, from, static_cast<unsigned>(size), static_cast<unsigned>(zeros), caller});
+    w.running->copies.push_back({to, from, static_cast<unsigned>(size), static_cast<unsigned>(zeros), caller, static_cast<unsigned>(at.line)});
 }
 
 void commit_async() { worker->running->groups.push_back(static_cast<unsigned>(worker->running->copies.size())); }
@@ -88,8 +90,10 @@ void wait_async(size_t groups) {
         const AsyncCopy& copy = fiber.copies[i];
         const unsigned moved = copy.size - copy.zeros;
         if (w.checker) {
+            w.checker->count_as(copy.line);
             w.checker->write(copy.shared, copy.size, copy.caller);
             if (moved > 0) w.checker->read(copy.global, moved, copy.caller);
+            w.checker->count_as(0);
         }
         if (moved > 0) memcpy(copy.shared, copy.global, moved);
         memset(copy.shared + moved, 0, copy.zeros);

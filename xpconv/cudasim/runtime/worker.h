@@ -67,6 +67,7 @@ struct AsyncCopy {
     const char* global;
     unsigned size, zeros;
     const void* caller;
+    unsigned line;
 };
 
 struct Fiber : Thread {
