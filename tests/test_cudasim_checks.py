@@ -631,6 +631,32 @@ def test_profile_of_strides_broadcasts_and_wide_accesses() -> None:
     assert sum(row.transactions for row in kernel.report if (row.line, row.space) == (15, "global")) == 16
 
 
+def test_profile_counts_copies_and_their_zeros_as_one_request() -> None:
+    # g++ makes several calls of the copy, one for each way through the condition.
+    code = """
+        #include <cuda_pipeline.h>
+        extern "C" __global__ void windows(const float* x, float* y, int size, int width) {
+            __shared__ float tile[4][64];
+            for (int i = 0; i < 4; ++i) {
+                const int at = threadIdx.x + i * 7;
+                const bool present = unsigned(at - 3) < unsigned(size) && at % width < 5;
+                __pipeline_memcpy_async(&tile[i][threadIdx.x], x + at, 4, present ? 0 : 4);
+            }
+            __pipeline_commit();
+            __pipeline_wait_prior(0);
+            for (int i = 0; i < 4; ++i) y[i * 64 + threadIdx.x] = tile[i][threadIdx.x];
+        }
+    """
+    kernel = cudasim.Module(code=code, mode="check").get_function("windows")
+    kernel.profile = True
+    x, y = np.arange(1, 201, dtype=np.float32), np.zeros((4, 64), np.float32)
+    kernel((1,), (64,), (x, y, np.int32(60), np.int32(7)))
+    at = np.arange(64) + 7 * np.arange(4)[:, None]
+    np.testing.assert_array_equal(y, np.where((at >= 3) & (at < 63) & (at % 7 < 5), x[at], 0))
+    (copies,) = [row for row in kernel.report if (row.space, row.operation) == ("shared", "write")]
+    assert (copies.requests, copies.transactions, copies.least) == (8, 8, 8)
+
+
 def test_profile_needs_check_mode() -> None:
     kernel = module("fast").get_function("trap")
     kernel.profile = True

@@ -219,6 +219,7 @@ CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str]]
     ((1, 16, 6, 6), (32, 16, 3, 3), {"padding": 1}, "whole vectors of channels"),
     ((2, 1, 14, 12), (8, 1, 5, 5), {}, "one channel"),
     ((60, 2, 9, 9), (5, 2, 3, 3), {"padding": 1}, "many images"),
+    ((1, 1, 6, 67), (1, 1, 3, 3), {}, "one filter, wide and low"),
     ((40, 3, 16, 16), (3, 1, 3, 3), {"groups": 3}, "depthwise, many images"),
     ((0, 3, 6, 6), (2, 3, 3, 3), {}, "empty batch"),
 ]

@@ -160,7 +160,7 @@ class Mutant:
         line: Number of the line in that file.
         text: The line as it is without the fault.
         change: What the fault is: ``"< becomes <="``.
-        occurrence: Which of several equal changes in the line it is, from 1 on.
+        occurrence: Which of several equal changes in lines of this text it is, from 1 on.
     """
 
     number: int
