@@ -244,9 +244,9 @@ def test_pairs_may_come_in_any_form(device: str) -> None:
         padding = sequence([sequence([1, 2]), sequence([0, 3])])
         options = {"stride": sequence([2, 1]), "padding": padding, "device": device}
         assert_close(call(xc.conv2d, x, w, b, **options), expected, np.float64)
-        dx = call(xc.conv2d_backward_input, dy, w, sequence(x.shape), **options)
+        dx = call(xc.conv2d_backward_input, dy, w, input_shape=sequence(x.shape), **options)
         assert_close(dx, expected_dx, np.float64)
-        dw, _ = call(xc.conv2d_backward_weight, x, dy, sequence(w.shape), **options)
+        dw, _ = call(xc.conv2d_backward_weight, x, dy, weight_shape=sequence(w.shape), **options)
         assert_close(dw, expected_dw, np.float64)
     one = np.array([1, 1])
     for padding in (1, (1, 1), [1, 1], one, ((1, 1), (1, 1)), [(1, 1), [1, 1]], [one, one], np.ones((2, 2), int)):
