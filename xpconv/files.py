@@ -85,6 +85,41 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             _flush_to_disk(path.parent)
 
 
+def split_at_markers(path: str | os.PathLike[str], marker: str) -> tuple[str, str] | None:
+    """What stands before the line ``<!-- marker -->`` of a text file and after the line ``<!-- /marker -->``.
+
+    None if the file doesn't have both of them once each, in this order.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    text = Path(path).read_bytes().decode()
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        return None
+    before, _, rest = text.partition(begin)
+    return before, rest.partition(end)[2]
+
+
+def write_between_markers(path: str | os.PathLike[str], marker: str, text: str, around: tuple[str, str]) -> None:
+    """Replace what stands between two markers, in the file's own line endings.
+
+    Args:
+        path: The file.
+        marker: The name in the markers.
+        text: Whole lines.
+        around: What :func:`split_at_markers` found, which stays as it is.
+
+    Raises:
+        OSError: The file cannot be written; it stays as it was.
+    """
+    before, after = around
+    newline = "\r\n" if before.endswith("\r\n") or after.startswith("\r\n") else "\n"
+    marked = f"<!-- {marker} -->\n{text}<!-- /{marker} -->".replace("\r\n", "\n").replace("\n", newline)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(f"{before}{marked}{after}".encode())
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Find out whether a file can be written, by beginning to write it and leaving it as it was.
 

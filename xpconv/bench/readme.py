@@ -7,9 +7,9 @@ from pathlib import Path
 
 from xpconv.bench.results import PeerReport, Report, Row
 from xpconv.bench.table import machine_line, quickest, three_digits
-from xpconv.files import atomic_write
+from xpconv.files import split_at_markers, write_between_markers
 
-BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+MARKER = "benchmark"
 
 
 def check(path: Path) -> None:
@@ -19,7 +19,7 @@ def check(path: Path) -> None:
         OSError: The file cannot be read.
         ValueError: It has not; the text says what to write.
     """
-    _split(path)
+    _around(path)
 
 
 def update(path: Path, report: Report) -> None:
@@ -29,11 +29,7 @@ def update(path: Path, report: Report) -> None:
         OSError: The file cannot be read or written.
         ValueError: The markers are missing.
     """
-    before, after = _split(path)
-    newline = "\r\n" if before.endswith("\r\n") or after.startswith("\r\n") else "\n"
-    text = f"{before}{BEGIN}\n{markdown(report)}{END}".replace("\r\n", "\n").replace("\n", newline) + after
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(text.encode())
+    write_between_markers(path, MARKER, markdown(report), _around(path))
 
 
 def markdown(report: Report) -> str:
@@ -88,9 +84,11 @@ def _escaped(text: str) -> str:
     return re.sub(r"([|*_<`])", r"\\\1", " ".join(text.split()))
 
 
-def _split(path: Path) -> tuple[str, str]:
-    text = path.read_bytes().decode()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{path} must have the lines {BEGIN} and {END} once each, in this order; the table goes between them")
-    before, _, rest = text.partition(BEGIN)
-    return before, rest.partition(END)[2]
+def _around(path: Path) -> tuple[str, str]:
+    around = split_at_markers(path, MARKER)
+    if around is None:
+        raise ValueError(
+            f"{path} must have the lines <!-- {MARKER} --> and <!-- /{MARKER} --> once each, in this order; "
+            "the table goes between them"
+        )
+    return around

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xpconv.files import atomic_write
+from xpconv.files import split_at_markers, write_between_markers
 from xpconv.sanitizer.checks import Report
 from xpconv.sanitizer.table import ACCESSES, cell_of
 
@@ -19,7 +19,7 @@ def check(path: Path, marker: str = MARKER) -> None:
         OSError: The file cannot be read.
         ValueError: It has not; the text says what to write.
     """
-    _split(path, marker)
+    _around(path, marker)
 
 
 def update(path: Path, text: str, marker: str = MARKER) -> None:
@@ -29,9 +29,7 @@ def update(path: Path, text: str, marker: str = MARKER) -> None:
         OSError: The file cannot be read or written.
         ValueError: The markers are missing.
     """
-    before, after = _split(path, marker)
-    with atomic_write(path) as temporary:
-        temporary.write_text(f"{before}<!-- {marker} -->\n{text}<!-- /{marker} -->{after}", encoding="utf-8")
+    write_between_markers(path, marker, text, _around(path, marker))
 
 
 def markdown(report: Report) -> str:
@@ -63,9 +61,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, text_column
     return [f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows)]
 
 
-def _split(path: Path, marker: str) -> tuple[str, str]:
-    text = path.read_text(encoding="utf-8")
-    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(f"{path} needs the lines {begin} and {end}, each once and in this order")
-    return text[: text.index(begin)], text[text.index(end) + len(end) :]
+def _around(path: Path, marker: str) -> tuple[str, str]:
+    around = split_at_markers(path, marker)
+    if around is None:
+        raise ValueError(f"{path} needs the lines <!-- {marker} --> and <!-- /{marker} -->, each once and in this order")
+    return around
