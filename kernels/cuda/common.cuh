@@ -22,6 +22,13 @@ template <> __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float
 
 template <typename T> __device__ __forceinline__ T zero() { return narrow<T>(accumulator_t<T>(0)); }
 
+// What a sum becomes before it is stored: with its `bias`, and no less than zero, where asked for. A NaN stays one.
+template <typename T>
+__device__ __forceinline__ T finished(accumulator_t<T> sum, const T* bias, bool add, bool relu) {
+    if (add) sum += widen(*bias);
+    return narrow<T>(relu && sum < accumulator_t<T>(0) ? accumulator_t<T>(0) : sum);
+}
+
 // WIDTH neighbouring elements that are loaded, stored or copied at once.
 template <typename T, int WIDTH> struct alignas(sizeof(T) * WIDTH) Vector {
     T at[WIDTH];

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(256, 1)
     for (Index at = Index(blockIdx.x) * 256 + threadIdx.x; at < size; at += Index(gridDim.x) * 256) {
         accumulator_t<T> sum = sums[at];
         for (int split = 1; split < splits; ++split) sum += sums[split * size + at];
-        out[at] = result<T>(sum, bias, (LAST ? at : at / plane) % filters, problem);
+        out[at] = finished<T>(sum, bias + (LAST ? at : at / plane) % filters, problem.bias, problem.relu);
     }
 }
 

@@ -268,13 +268,6 @@ struct WeightCopies {
     }
 };
 
-// A sum as it is written: with the bias of its filter, and no less than zero where that is wanted; a NaN stays.
-template <typename T>
-__device__ __forceinline__ T result(accumulator_t<T> sum, const T* bias, long long filter, const Correlation& problem) {
-    if (problem.bias) sum += accumulator_t<T>(widen(bias[filter]));
-    return narrow<T>(problem.relu && sum < accumulator_t<T>(0) ? accumulator_t<T>(0) : sum);
-}
-
 // Computes the tile of this block. `in` is (N, C, H, W) or (N, H, W, C), `packed` is (groups, taps, packed channels, packed
 // filters), `bias` has one number for each filter, and `out` is like `in`, with filters for channels; with SPLIT it is one of
 // these for each block along y, of sums without bias. No two blocks write the same number, and the sums have a fixed order:
@@ -418,31 +411,17 @@ __device__ __forceinline__ void correlate_tile(
     }
     __syncthreads();  // the tiles have been read
 
-    // Every warp puts its sums, slice by slice, into its own part of what were the tiles, and writes them along the columns.
-    static_assert(Product::SLICE_ROWS * Product::WARP_COLUMNS % 32 == 0, "every lane writes as many sums as the others");
-    const int lane = threadIdx.x % 32;
     const Index group = place.group, first_filter = place.first_filter;
     const Index split = Index(blockIdx.y) * images * groups * filters * out_plane;
-    Sum* const staged = reinterpret_cast<Sum*>(shared) + threadIdx.x / 32 * Product::STAGED;
-#pragma unroll
-    for (int slice = 0; slice < Product::SLICES; ++slice) {
-        product.stage(slice, staged);
-        __syncwarp();
-#pragma unroll
-        for (int i = 0; i < Product::SLICE_ROWS * Product::WARP_COLUMNS; i += 32) {
-            const int line = (i + lane) / Product::WARP_COLUMNS, place_in_line = (i + lane) % Product::WARP_COLUMNS;
-            const int row = product.row_of(slice, line), column = product.first_column + place_in_line;
-            const Index at = spots.written[LAST ? row : column], filter = first_filter + (LAST ? column : row);
-            if (at >= 0 && filter < filters) {
-                Sum sum = staged[line * Product::PITCH + place_in_line];
-                const Index to = at + filter * (LAST ? Index(1) : out_plane);
-                if constexpr (SPLIT) {
-                    out[split + to] = sum;
-                } else {
-                    out[to] = result<T>(sum, bias, group * filters + filter, problem);
-                }
+    each_sum(product, tiles, [&](int row, int column, Sum sum) {
+        const Index at = spots.written[LAST ? row : column], filter = first_filter + (LAST ? column : row);
+        if (at >= 0 && filter < filters) {
+            const Index to = at + filter * (LAST ? Index(1) : out_plane);
+            if constexpr (SPLIT) {
+                out[split + to] = sum;
+            } else {
+                out[to] = finished<T>(sum, bias + (group * filters + filter), problem.bias, problem.relu);
             }
         }
-        __syncwarp();
-    }
+    });
 }

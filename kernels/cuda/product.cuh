@@ -141,23 +141,3 @@ __device__ __forceinline__ void sum_product(Tile& tile, typename Tile::Number* s
     }
     __syncthreads();  // the last tiles have been read: their place is free
 }
-
-// Calls `store(row, column, sum)` for the entries of the tile, lanes on neighbouring columns: every warp takes its sums, slice
-// by slice, through its own part of shared memory.
-template <typename Tile, typename Store>
-__device__ __forceinline__ void each_sum(const Tile& tile, typename Tile::Number* shared, Store store) {
-    static_assert(Tile::SLICE_ROWS * Tile::WARP_COLUMNS % 32 == 0, "every lane writes as many sums as the others");
-    const int lane = threadIdx.x % 32;
-    auto* const staged = reinterpret_cast<typename Tile::Sum*>(shared) + threadIdx.x / 32 * Tile::STAGED;
-#pragma unroll
-    for (int slice = 0; slice < Tile::SLICES; ++slice) {
-        tile.stage(slice, staged);
-        __syncwarp();
-#pragma unroll
-        for (int i = 0; i < Tile::SLICE_ROWS * Tile::WARP_COLUMNS; i += 32) {
-            const int row = (i + lane) / Tile::WARP_COLUMNS, column = (i + lane) % Tile::WARP_COLUMNS;
-            store(tile.row_of(slice, row), tile.first_column + column, staged[row * Tile::PITCH + column]);
-        }
-        __syncwarp();
-    }
-}

@@ -170,3 +170,23 @@ struct Tile {
         }
     }
 };
+
+// Calls `store(row, column, sum)` for the entries of a tile, lanes on neighbouring columns: every warp takes its sums, slice
+// by slice, through its own part of shared memory.
+template <typename Product, typename Store>
+__device__ __forceinline__ void each_sum(const Product& product, typename Product::Number* shared, Store store) {
+    static_assert(Product::SLICE_ROWS * Product::WARP_COLUMNS % 32 == 0, "every lane writes as many sums as the others");
+    const int lane = threadIdx.x % 32;
+    auto* const staged = reinterpret_cast<typename Product::Sum*>(shared) + threadIdx.x / 32 * Product::STAGED;
+#pragma unroll
+    for (int slice = 0; slice < Product::SLICES; ++slice) {
+        product.stage(slice, staged);
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < Product::SLICE_ROWS * Product::WARP_COLUMNS; i += 32) {
+            const int row = (i + lane) / Product::WARP_COLUMNS, column = (i + lane) % Product::WARP_COLUMNS;
+            store(product.row_of(slice, row), product.first_column + column, staged[row * Product::PITCH + column]);
+        }
+        __syncwarp();
+    }
+}

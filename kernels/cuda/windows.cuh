@@ -81,10 +81,3 @@ struct ImageSteps {
 // Whether `position` is one of 0 .. size - 1.
 __device__ __forceinline__ bool inside(int position, int size) { return unsigned(position) < unsigned(size); }
 __device__ __forceinline__ bool inside(long long position, long long size) { return position >= 0 && position < size; }
-
-// What a result becomes before it is stored. A NaN stays one.
-template <typename T>
-__device__ __forceinline__ T finished(accumulator_t<T> sum, const T* bias, bool add, bool relu) {
-    if (add) sum += widen(*bias);
-    return narrow<T>(relu && sum < accumulator_t<T>(0) ? accumulator_t<T>(0) : sum);
-}
