@@ -31,7 +31,7 @@ AUTO_ORDER: tuple[str, ...] = ("cuda", "numba", "numpy")
 ENVIRONMENT_VARIABLE = "XPCONV_DEVICE"
 
 # The two run the same sources, and which of them computes is told by the arrays.
-_KERNELS_OF = {"cuda": "cuda", "cudasim": "cuda"}
+_KERNELS_OF = {"cudasim": "cuda"}
 
 _chosen_default: str | None = None
 

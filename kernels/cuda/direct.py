@@ -7,7 +7,7 @@ See :file:`direct.cu`. Right for every convolution: what has no tile that fits i
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from xpconv.geometry import Conv2dGeometry, Pair
 from xpconv.kernels.cuda import depthwise
@@ -122,7 +122,7 @@ def backward_weight(x: Array, dy: Array, geometry: Conv2dGeometry) -> tuple[Arra
         f"{copy}, {geometry.kernel_size[0]}, {geometry.kernel_size[1]}, {geometry.stride[0]}>",
         (blocks, count),
         (threads,),
-        (x, dy, splits, windows_record(geometry), record(FILE, "GradientTile", **asdict(tile))),
+        (x, dy, splits, windows_record(geometry), record(FILE, "GradientTile", **vars(tile))),
         shared_memory=size * max(4, x.dtype.itemsize),
     )
     return depthwise.sum_of_splits(splits, x, geometry)
@@ -169,7 +169,7 @@ def _correlate(
             w if b is None else b,
             target,
             windows_record(geometry, backward=backward, bias=b is not None, relu=relu),
-            record(FILE, "DirectTile", **asdict(tile)),
+            record(FILE, "DirectTile", **vars(tile)),
         ),
         shared_memory=_shared_bytes(tile, per_thread, max(4, source.dtype.itemsize)),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -172,6 +173,7 @@ def _launch(
     runtime_of(arrays[0]).launch(FILE, kernel, grid, (THREADS,), (*arrays, pool, *positions))
 
 
+@functools.lru_cache(maxsize=256)
 def _pool2d(
     geometry: Window2d, size: Pair, width: int = 1, count_include_pad: bool = True, only_positive: bool = False
 ) -> Record:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -170,6 +171,7 @@ def _never_loads(**_: Any) -> Any:
     raise AssertionError("a planned launch loads no module")
 
 
+@functools.cache
 def type_name(dtype: Any) -> str:
     """What a dtype is called in the sources."""
     return TYPE_NAMES[np.dtype(dtype).name]
@@ -192,10 +194,11 @@ def vector_width(neighbours: int, *arrays: Array) -> int:
         neighbours: Elements that lie side by side, in every array; vectors must not reach across their end.
         *arrays: The arrays. Where one of them begins at an odd address the vectors are smaller.
     """
-    width = VECTOR_BYTES // max(array.dtype.itemsize for array in arrays)
-    while width > 1 and (neighbours % width or any(address(array) % (width * array.dtype.itemsize) for array in arrays)):
-        width //= 2
-    return int(width)
+    width = math.gcd(VECTOR_BYTES // max(array.dtype.itemsize for array in arrays), neighbours)
+    for array in arrays:
+        elements, rest = divmod(address(array), array.dtype.itemsize)  # before this array, in the memory
+        width = 1 if rest else math.gcd(width, elements)
+    return width
 
 
 def ceil_div(numerator: int, denominator: int) -> int:

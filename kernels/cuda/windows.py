@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from xpconv.geometry import Conv2dGeometry, Pair
@@ -14,6 +15,7 @@ GRID_LIMIT = 65535
 OVERHANG = 2048
 
 
+@functools.lru_cache(maxsize=256)
 def windows_record(geometry: Conv2dGeometry, *, backward: bool = False, bias: bool = False, relu: bool = False) -> Record:
     """The struct ``Windows``: of the convolution itself, or of the way back to its input."""
     groups = geometry.groups
