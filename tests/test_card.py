@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import xpconv as xc
 from xpconv.scratch import functions, layers
+from xpconv.scratch import optimizer as book
 from xpconv.training import trainer as training
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -253,7 +255,15 @@ def test_a_function_of_the_book(name: str, cupy: Any) -> None:
 
 
 def test_an_optimizer_waits_for_nothing(cupy: Any) -> None:
-    for rule in (xc.SGD, xc.Momentum, xc.Nesterov, xc.AdaGrad, xc.RMSprop, xc.Adam):
+    rules = [
+        *(book.SGD, book.Momentum, book.Nesterov, book.AdaGrad, book.RMSprop, book.Adam),
+        partial(xc.SGD, momentum=0.9, nesterov=True, clipnorm=1.0),
+        partial(xc.Adam, amsgrad=True, clipvalue=0.1),
+        partial(xc.AdamW, xc.optimizers.schedules.CosineDecay(0.1, 10), global_clipnorm=1.0),
+        partial(xc.RMSprop, momentum=0.5, centered=True),
+        xc.Adagrad,
+    ]
+    for rule in rules:
         host, card = {"W": W.copy()}, {"W": xc.asarray(W.copy(), "cuda:1")}
         first, second = rule(), rule()
         for _ in range(2):

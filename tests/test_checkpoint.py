@@ -11,6 +11,7 @@ import safetensors.numpy
 import xpconv as xc
 from xpconv import files
 from xpconv.errors import ParameterFileError
+from xpconv.scratch import optimizer as book
 from xpconv.scratch.multi_layer_net_extend import MultiLayerNetExtend
 from xpconv.training import Progress
 
@@ -18,11 +19,13 @@ EPOCHS, BATCH_SIZE = 3, 32  # of 100 images: three steps of 32 and one of 4
 
 OPTIMIZERS = {
     "SGD": lambda: xc.SGD(0.1),
-    "Momentum": lambda: xc.Momentum(0.05, 0.8),
-    "Nesterov": lambda: xc.Nesterov(0.05, 0.8),
-    "AdaGrad": lambda: xc.AdaGrad(0.05),
-    "RMSprop": lambda: xc.RMSprop(0.01, 0.9),
-    "Adam": lambda: xc.Adam(0.01),
+    "SGD with momentum": lambda: xc.SGD(0.05, momentum=0.8),
+    "Adagrad": lambda: xc.Adagrad(0.05),
+    "RMSprop": lambda: xc.RMSprop(0.01, momentum=0.5, centered=True),
+    "Adam": lambda: xc.Adam(xc.optimizers.schedules.CosineDecay(0.02, 12), amsgrad=True),
+    "AdamW": lambda: xc.AdamW(0.01, global_clipnorm=1.0),
+    "the book's AdaGrad": lambda: book.AdaGrad(0.05),
+    "the book's Adam": lambda: book.Adam(0.01),
 }
 
 
@@ -274,10 +277,10 @@ class Elsewhere(type(convolutional())):
         ("seed was 5, is none", lambda data: trainer_of(data, seed=None)),
         ("shuffle was True, is False", lambda data: trainer_of(data, shuffle=False)),
         ("evaluate_samples was none, is 7", lambda data: trainer_of(data, evaluate_samples=7)),
-        ("lr was 0.01, is 0.02", lambda data: trainer_of(data, optimizer=xc.Adam(0.02))),
-        ("beta2 was 0.999, is 0.99", lambda data: trainer_of(data, optimizer=xc.Adam(0.01, beta2=0.99))),
+        ("learning_rate was 0.01, is 0.02", lambda data: trainer_of(data, optimizer=xc.Adam(0.02))),
+        ("beta_2 was 0.999, is 0.99", lambda data: trainer_of(data, optimizer=xc.Adam(0.01, beta_2=0.99))),
         ("optimizer was Adam, is SGD", lambda data: trainer_of(data, optimizer=xc.SGD(0.01))),
-        ("beta1 was 0.9, is none", lambda data: trainer_of(data, optimizer=xc.SGD(0.01))),
+        ("beta_1 was 0.9, is none", lambda data: trainer_of(data, optimizer=xc.SGD(0.01))),
         ("dtype was float32, is float64", lambda data: trainer_of(data, convolutional(dtype=np.float64))),
         ("network was SimpleConvNet, is MultiLayerNetExtend", lambda data: trainer_of(data, normalised())),
         ("shape of the training images was (100, 1, 12, 12), is (90, 1, 12, 12)",
@@ -420,14 +423,14 @@ def test_a_damaged_generator_of_a_layer(tmp_path, data):
     "change",
     [
         lambda arrays: arrays.pop("optimizer/iteration"),
-        lambda arrays: arrays.pop("optimizer/m/W1"),
+        lambda arrays: arrays.pop("optimizer/momentum/W1"),
         lambda arrays: arrays.pop("parameters/W1"),
         lambda arrays: arrays.update({"optimizer/iteration": np.array(-3)}),
         lambda arrays: arrays.update({"optimizer/iteration": np.array([3])}),
         lambda arrays: arrays.update({"optimizer/iteration": np.array(3.5)}),
-        lambda arrays: arrays.update({"optimizer/m/W1": np.zeros((2, 2), np.float32)}),
-        lambda arrays: arrays.update({"optimizer/v/W2": arrays["optimizer/v/W2"].astype(np.float64)}),
-        lambda arrays: arrays.update({"optimizer/m/W9": np.zeros(2, np.float32)}),
+        lambda arrays: arrays.update({"optimizer/momentum/W1": np.zeros((2, 2), np.float32)}),
+        lambda arrays: arrays.update({"optimizer/velocity/W2": arrays["optimizer/velocity/W2"].astype(np.float64)}),
+        lambda arrays: arrays.update({"optimizer/momentum/W9": np.zeros(2, np.float32)}),
         lambda arrays: arrays.update({"parameters/W1": np.zeros((2, 2), np.float32)}),
         lambda arrays: arrays.update({"parameters/W1": arrays["parameters/W1"].astype(np.float64)}),
         lambda arrays: arrays.update({"parameters/W9": np.zeros(2, np.float32)}),
@@ -466,5 +469,5 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(saved, data, monkeypatch, 
 def test_the_file_is_plain_safetensors(saved):
     arrays = safetensors.numpy.load_file(saved)
     assert "parameters/W1" in arrays
-    assert "optimizer/m/W1" in arrays
+    assert "optimizer/momentum/W1" in arrays
     assert arrays["optimizer/iteration"] == 6

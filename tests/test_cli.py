@@ -158,7 +158,7 @@ def test_the_defaults(run, small_data, monkeypatch):
     assert out[0].endswith(f"on device {xc.get_device('auto')}, 20 epochs")
     (trainer,) = made
     assert (trainer.epochs, trainer.batch_size, trainer.seed) == (20, 100, 0)
-    assert repr(trainer.optimizer) == "Adam(lr=0.001, beta1=0.9, beta2=0.999)"
+    assert repr(trainer.optimizer) == "Adam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False)"
     np.testing.assert_equal(trainer.network.params, xc.SimpleConvNet(weight_init_std="he", seed=0).params)
 
 
@@ -258,7 +258,7 @@ def test_ctrl_c_while_the_data_is_read(run, monkeypatch):
         (["--epochs", "0"], "--epochs"),
         (["--epochs", "two"], "--epochs"),
         (["--batch-size", "-1"], "--batch-size"),
-        (["--lr", "0"], "'--lr': Adam: lr must be a positive number, got 0.0"),
+        (["--lr", "0"], "'--lr': Adam: learning_rate must be a positive number, got 0.0"),
         (["--lr", "-1"], "--lr"),
         (["--lr", "nan"], "--lr"),
         (["--lr", "fast"], "--lr"),
@@ -325,7 +325,7 @@ def test_a_checkpoint_of_another_training(run, small_data, tmp_path):
     before = (tmp_path / "c").read_bytes()
     code, _, err = run("train", "--epochs", "2", "--checkpoint", "c", "--resume", "--seed", "1", "--lr", "0.1")
     assert code == 1
-    assert "c is a checkpoint of another training: lr was 0.001, is 0.1 seed was 0, is 1" in one_line(err)
+    assert "c is a checkpoint of another training: learning_rate was 0.001, is 0.1 seed was 0, is 1" in one_line(err)
     assert (tmp_path / "c").read_bytes() == before
 
 

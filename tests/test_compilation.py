@@ -40,6 +40,7 @@ import numpy as np, xpconv as xc
 from xpconv.kernels.numba import compiler
 from xpconv.scratch.deep_convnet import DeepConvNet
 from xpconv.scratch.multi_layer_net import MultiLayerNet
+from xpconv.scratch.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 
 def names():
     return [f"{f.function.__module__.rpartition('.')[2]}.{f.function.__name__}" for f in compiler.compiled_functions()]
@@ -98,11 +99,11 @@ for dtype in ("float32", "float64"):
         inputs = x if not isinstance(network, MultiLayerNet) else x.reshape(20, -1)
         for labels in (t, np.eye(10)[t], np.eye(10, dtype=int)[t].tolist()):
             gradients = network.gradient(inputs, labels)
-        for optimizer in (xc.SGD(), xc.Momentum(), xc.Nesterov(), xc.AdaGrad(), xc.RMSprop(), xc.Adam()):
+        for optimizer in (SGD(), Momentum(), Nesterov(), AdaGrad(), RMSprop(), Adam()):
             optimizer.update(network.params, gradients, device="numba")
         network.accuracy(inputs, t)
-    xc.Adam().update({"W": draw(40, 30)[:, ::2]}, {"W": draw(40, 15)}, device="numba")  # strided
-    xc.Adam().update({"W": draw(4)}, {"W": np.arange(4)}, device="numba")
+    Adam().update({"W": draw(40, 30)[:, ::2]}, {"W": draw(40, 15)}, device="numba")  # strided
+    Adam().update({"W": draw(4)}, {"W": np.arange(4)}, device="numba")
 
 json.dump(
     {

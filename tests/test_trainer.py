@@ -16,6 +16,7 @@ import pytest
 
 import xpconv as xc
 from xpconv.errors import TrainingError
+from xpconv.scratch import optimizer as book
 from xpconv.scratch.multi_layer_net_extend import MultiLayerNetExtend
 from xpconv.scratch.trainer import Trainer as BookTrainer
 from xpconv.training import Progress, progress
@@ -28,7 +29,7 @@ class Spy:
     """A network whose every answer can be worked out by hand, and which remembers what it was given.
 
     Of an image it reads the first pixel, its number. It answers with the class ``number % 3``. The loss of a batch is the
-    mean of its numbers, and each step lowers W by the number of images, if the optimizer is SGD(lr=1).
+    mean of its numbers, and each step lowers W by the number of images, if the optimizer is SGD(1).
     """
 
     device = xc.get_device("numpy")
@@ -254,7 +255,7 @@ def test_evaluate_measures_without_training():
 def test_each_step_updates_the_parameters_in_place():
     network = Spy()
     W = network.params["W"]
-    trainer = quiet(network, numbered(7), batch_size=3, optimizer=xc.SGD(lr=1))
+    trainer = quiet(network, numbered(7), batch_size=3, optimizer=xc.SGD(1))
     losses = [trainer.step() for _ in range(4)]
     assert network.params["W"] is W
     assert W.tolist() == [-10.0]  # batches of 3, 3, 1 and 3 images
@@ -275,7 +276,7 @@ def test_run_goes_on_where_steps_ended_and_ends_at_epochs():
 
 def test_the_default_optimizer():
     trainer = quiet(Spy(), numbered(2))
-    assert repr(trainer.optimizer) == "Adam(lr=0.001, beta1=0.9, beta2=0.999)"
+    assert repr(trainer.optimizer) == "Adam(learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False)"
 
 
 def test_digits_are_learnt(device):
@@ -406,7 +407,7 @@ def test_an_image_that_is_not_finite_is_named_before_anything_is_learnt_from_it(
     images, labels = numbered(9, dtype=np.float64)
     images[[5, 7], 0, 1, 1] = bad
     network = Spy()
-    trainer = quiet(network, (images, labels), batch_size=2, shuffle=False, optimizer=xc.SGD(lr=1))
+    trainer = quiet(network, (images, labels), batch_size=2, shuffle=False, optimizer=xc.SGD(1))
     with pytest.raises(TrainingError, match=r"Trainer: image 5 of train holds NaN, or infinity in float32"):
         trainer.run()
     assert visited(network) == [[0, 1], [2, 3]]
@@ -436,8 +437,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_the_update(loss):
             return loss if len(self.batches) == 5 else 1.0
 
     network = Diverges()
-    trainer = quiet(network, numbered(6), batch_size=2, optimizer=xc.SGD(lr=1))
-    message = rf"Trainer: the loss is {loss} in epoch 2, step 2 of 3; the parameters are those before this step.*SGD\(lr=1.0\)"
+    trainer = quiet(network, numbered(6), batch_size=2, optimizer=xc.SGD(1))
+    message = rf"Trainer: the loss is {loss} in epoch 2, step 2 of 3; the parameters are those before this step.*SGD\(learning"
     with pytest.raises(TrainingError, match=message):
         trainer.run()
     assert network.params["W"].tolist() == [-8.0]
@@ -455,7 +456,7 @@ def test_a_gradient_that_is_not_finite_ends_the_training_before_the_update(bad):
 
 def test_a_gradient_whose_square_overflows_is_finite():
     network = Spy(gradient=np.array([1e30], np.float32))
-    quiet(network, GOOD, epochs=1, optimizer=xc.SGD(lr=1e-30)).run()
+    quiet(network, GOOD, epochs=1, optimizer=xc.SGD(1e-30)).run()
     np.testing.assert_allclose(network.params["W"], [-1.0])
 
 
@@ -470,8 +471,8 @@ def test_scores_that_are_not_finite_are_no_accuracy(bad, test):
             return scores
 
     network = Diverges()
-    trainer = quiet(network, numbered(4), test, epochs=3, batch_size=2, optimizer=xc.SGD(lr=1))
-    message = r"Trainer: the network's scores hold NaN or infinity after epoch 2 \(learning rate too large\?.*SGD\(lr=1.0\)"
+    trainer = quiet(network, numbered(4), test, epochs=3, batch_size=2, optimizer=xc.SGD(1))
+    message = r"Trainer: the network's scores hold NaN or infinity after epoch 2 \(learning rate too large\?.*SGD\(learning"
     with pytest.raises(TrainingError, match=message):
         trainer.run()
     assert network.params["W"].tolist() == [-8.0]
@@ -880,8 +881,9 @@ def test_quiet_is_quiet(digits, capsys):
 @pytest.mark.parametrize(
     ("name", "optimizer"),
     [
-        ("SGD", xc.SGD), ("sgd", xc.SGD), ("Momentum", xc.Momentum), ("nesterov", xc.Nesterov), ("AdaGrad", xc.AdaGrad),
-        ("ADAGRAD", xc.AdaGrad), ("RMSprop", xc.RMSprop), ("rmsprop", xc.RMSprop), ("Adam", xc.Adam), ("aDaM", xc.Adam),
+        ("SGD", book.SGD), ("sgd", book.SGD), ("Momentum", book.Momentum), ("nesterov", book.Nesterov),
+        ("AdaGrad", book.AdaGrad), ("ADAGRAD", book.AdaGrad), ("RMSprop", book.RMSprop), ("rmsprop", book.RMSprop),
+        ("Adam", book.Adam), ("aDaM", book.Adam),
     ],
 )  # fmt: skip
 def test_optimizers_by_name(digits, name, optimizer):

@@ -23,6 +23,7 @@ import xpconv as xc
 from xpconv.arrays import DEVICES_WITH_HALF_DTYPES, FLOAT_DTYPES, HALF_DTYPES
 from xpconv.device import Device, asarray, get_device
 from xpconv.geometry import DATA_FORMATS, conv2d_geometry
+from xpconv.scratch.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 
 Tell = Callable[[str], None]
 
@@ -237,7 +238,7 @@ def _train(place: Device, dtype: np.dtype[Any]) -> None:
     place.kernels.all_finite(asarray(x, device=place))
     for network in (simple, deep):
         network.gradient(x, np.eye(3, dtype=dtype)[labels])  # one-hot
-        for optimizer in (xc.SGD(), xc.Momentum(), xc.Nesterov(), xc.AdaGrad(), xc.RMSprop(), xc.Adam()):
+        for optimizer in (SGD(), Momentum(), Nesterov(), AdaGrad(), RMSprop(), Adam()):
             _, gradients = network.loss_and_gradient(x, labels)
             optimizer.update(network.params, gradients, device=place)
         network.accuracy(x, labels)

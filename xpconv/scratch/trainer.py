@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from xpconv import training
 from xpconv.device import fetch, get_device
 from xpconv.geometry import integer
-from xpconv.optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
+from xpconv.optimizers import Optimizer
+from xpconv.scratch.optimizer import SGD, AdaGrad, Adam, Momentum, Nesterov, RMSprop
 
 Array = Any
 
-OPTIMIZERS: Mapping[str, type[Optimizer]] = MappingProxyType(
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
     {"sgd": SGD, "momentum": Momentum, "nesterov": Nesterov, "adagrad": AdaGrad, "rmsprop": RMSprop, "adam": Adam}
 )
 OPTIMIZER_PARAM: Mapping[str, float] = MappingProxyType({"lr": 0.01})
@@ -46,7 +47,7 @@ class Trainer:
         train_loss_list: Loss of every step, before its update.
         train_acc_list: Accuracy on the training images after every epoch.
         test_acc_list: Accuracy on the test images after every epoch.
-        optimizer: The optimizer, an object of :mod:`xpconv.optimizers`.
+        optimizer: The optimizer, an object of :mod:`xpconv.scratch.optimizer`.
 
     Raises:
         ValueError: The optimizer is unknown, a number is out of range, or images and labels do not fit.

@@ -67,7 +67,7 @@ class Trainer:
         test: Such a pair to evaluate on after every epoch, or None.
         epochs: How often to visit every image.
         batch_size: Images for each update.
-        optimizer: Rule of the updates; None for ``Adam(lr=0.001)``.
+        optimizer: Rule of the updates; None for ``Adam(learning_rate=0.001)``.
         shuffle: Whether to visit the images in a new random order each epoch, or always as they stand.
         seed: Seed of that order; None for another order at every run.
         evaluate_samples: Evaluate on so many images from the beginning of ``train`` and of ``test``; None for all.
@@ -116,11 +116,11 @@ class Trainer:
         if missing:
             raise TypeError(f"Trainer: network has no {', '.join(missing)} (it is of the class {type(network).__name__})")
         if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Trainer: optimizer must be an object such as xpconv.Adam(lr=0.001), got {optimizer!r}")
+            raise TypeError(f"Trainer: optimizer must be an object such as xpconv.Adam(learning_rate=0.001), got {optimizer!r}")
         if not isinstance(shuffle, bool):
             raise TypeError(f"Trainer: shuffle must be True or False, got {shuffle!r}")
         self.network = network
-        self.optimizer = Adam(lr=0.001) if optimizer is None else optimizer
+        self.optimizer = Adam(learning_rate=0.001) if optimizer is None else optimizer
         self.epochs = integer("Trainer", "epochs", epochs, 1)
         self.batch_size = integer("Trainer", "batch_size", batch_size, 1)
         self.shuffle = shuffle
