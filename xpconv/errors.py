@@ -30,3 +30,7 @@ class ParameterFileError(XpconvError, ValueError):
 
 class TrainingError(XpconvError, RuntimeError):
     """Training cannot go on: the images or the loss hold NaN or infinity."""
+
+
+class BrokenChainError(XpconvError, ValueError):
+    """A model computed something that no layer recorded, so that no gradient can go back through it."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from xpconv.arrays import CheckedArrays, as_array, is_floating, is_real
-from xpconv.device import card_of, to_numpy
+from xpconv.arrays import CheckedArrays, aligned, as_array, is_floating, is_real
+from xpconv.device import asarray, card_of, to_numpy
 
 # How far the probabilities of a row may be from summing to one.
 ROW_SUM_TOLERANCE = 1e-3
@@ -98,10 +98,64 @@ def class_indices(op: str, t: Any, samples: int, classes: int) -> Any:
     return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
+def to_categorical(x: Any, num_classes: int | None = None) -> Any:
+    """Turn class numbers into rows with a one at the class and zeros elsewhere, as ``keras.utils.to_categorical`` does.
+
+    Args:
+        x: Class numbers, whole and at least 0, of any shape; a last axis of size 1 is dropped.
+        num_classes: Length of the rows; None takes the largest number plus 1.
+
+    Returns:
+        float64, the shape of ``x`` followed by ``num_classes``; on the card of ``x``, if it is on one.
+
+    Raises:
+        TypeError: Not an array of numbers, or ``num_classes`` is no integer.
+        ValueError: A number that is no class, or no numbers to take the largest of.
+
+    Notes:
+        Keras takes -1 for the last class and cuts off fractions; here both are errors.
+
+    Example:
+        >>> from xpconv.labels import to_categorical
+        >>> to_categorical([0, 2], 3)
+        array([[1., 0., 0.],
+               [0., 0., 1.]])
+    """
+    given = as_array("to_categorical", "x", x)
+    if not is_real(given.dtype):
+        raise TypeError(f"to_categorical: x must hold class numbers, got dtype {given.dtype}")
+    labels = to_numpy(given)
+    if labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    if num_classes is None:
+        if not labels.size:
+            raise ValueError(f"to_categorical: x holds no class numbers (x.shape={labels.shape}); tell num_classes")
+        largest = labels.max()
+        classes = int(largest) + 1 if np.isfinite(largest) else 1
+    else:
+        if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
+            raise TypeError(f"to_categorical: num_classes must be an integer, got {num_classes!r}")
+        classes = int(num_classes)
+        if classes < 1:
+            raise ValueError(f"to_categorical: num_classes must be at least 1, got {num_classes}")
+    wrong = ~((labels >= 0) & (labels < classes) & (np.floor(labels) == labels))
+    if wrong.any():
+        first = tuple(int(at) for at in np.unravel_index(int(wrong.argmax()), wrong.shape))
+        raise ValueError(
+            f"to_categorical: x must hold whole numbers, at least 0 and less than num_classes={num_classes}, got "
+            f"{labels[first]} at {list(first)} ({np.count_nonzero(wrong)} of {wrong.size} are wrong)"
+        )
+    rows = np.zeros((labels.size, classes))
+    rows[np.arange(labels.size), labels.reshape(-1).astype(np.int64)] = 1
+    rows = rows.reshape(*labels.shape, classes)
+    card = card_of(given)
+    return rows if card is None else asarray(rows, device=card)
+
+
 def _checked_rows(op: str, labels: np.ndarray[Any, Any], samples: int) -> np.ndarray[Any, Any]:
     if labels.shape[0] != samples:
         raise ValueError(f"{op}: there are {samples} samples but {labels.shape[0]} rows of labels (t.shape={labels.shape})")
-    rows = labels if is_floating(labels.dtype) else labels.astype(np.float32)
+    rows = aligned(labels) if is_floating(labels.dtype) else labels.astype(np.float32)
     with np.errstate(invalid="ignore"):
         sums = rows.sum(axis=1)
     wrong = np.flatnonzero(~((rows >= 0).all(axis=1) & (abs(sums - 1) <= ROW_SUM_TOLERANCE)))
