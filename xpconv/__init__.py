@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from xpconv import activations as activations
+    from xpconv import callbacks as callbacks
     from xpconv import cudasim as cudasim
     from xpconv import datasets as datasets
     from xpconv import errors as errors
     from xpconv import functional as functional
+    from xpconv import initializers as initializers
+    from xpconv import layers as layers
+    from xpconv import losses as losses
+    from xpconv import metrics as metrics
+    from xpconv import models as models
+    from xpconv import optimizers as optimizers
+    from xpconv import regularizers as regularizers
     from xpconv import scratch as scratch
     from xpconv import training as training
     from xpconv import visualize as visualize
@@ -52,17 +61,38 @@ if TYPE_CHECKING:
     from xpconv.functional import max_pool2d as max_pool2d
     from xpconv.functional import max_pool2d_backward as max_pool2d_backward
     from xpconv.functional import max_unpool2d as max_unpool2d
+    from xpconv.labels import to_categorical as to_categorical
+    from xpconv.models import Input as Input
+    from xpconv.models import Model as Model
+    from xpconv.models import Sequential as Sequential
+    from xpconv.naming import reset_names as reset_names
     from xpconv.optimizers import SGD as SGD
-    from xpconv.optimizers import AdaGrad as AdaGrad
+    from xpconv.optimizers import Adagrad as Adagrad
     from xpconv.optimizers import Adam as Adam
-    from xpconv.optimizers import Momentum as Momentum
-    from xpconv.optimizers import Nesterov as Nesterov
+    from xpconv.optimizers import AdamW as AdamW
     from xpconv.optimizers import RMSprop as RMSprop
     from xpconv.scratch.deep_convnet import DeepConvNet as DeepConvNet
     from xpconv.scratch.simple_convnet import SimpleConvNet as SimpleConvNet
     from xpconv.training import Trainer as Trainer
 
-_SUBMODULES = ("cudasim", "datasets", "errors", "functional", "scratch", "training", "visualize")
+_SUBMODULES = (
+    "activations",
+    "callbacks",
+    "cudasim",
+    "datasets",
+    "errors",
+    "functional",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "regularizers",
+    "scratch",
+    "training",
+    "visualize",
+)
 
 # Where each public name lives; tests/test_import.py holds this against the imports above.
 _HOMES = {
@@ -98,7 +128,10 @@ _HOMES = {
         "max_pool2d_backward",
         "max_unpool2d",
     ),
-    "xpconv.optimizers": ("SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop"),
+    "xpconv.labels": ("to_categorical",),
+    "xpconv.models": ("Input", "Model", "Sequential"),
+    "xpconv.naming": ("reset_names",),
+    "xpconv.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "RMSprop"),
     "xpconv.scratch.deep_convnet": ("DeepConvNet",),
     "xpconv.scratch.simple_convnet": ("SimpleConvNet",),
     "xpconv.training": ("Trainer",),

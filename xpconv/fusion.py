@@ -14,6 +14,10 @@ from typing import Any, Protocol
 from xpconv.arrays import float_arrays
 from xpconv.device import Device
 from xpconv.geometry import Conv2dGeometry, Window2d, check_pooling_window, conv2d_geometry, window_2d
+from xpconv.layers.convolution import Conv2D
+from xpconv.layers.layer import Layer as KerasLayer
+from xpconv.layers.pooling import MaxPooling2D
+from xpconv.layers.tape import Run
 from xpconv.scratch.layers import Affine, BatchNormalization, Convolution, Dropout, Layer, Pooling, Relu
 
 Array = Any
@@ -122,3 +126,84 @@ class _ConvolutionReluPooling:
             x, w, y, winners, dout.astype(y.dtype, copy=False), geometry, window, True, input_gradient
         )
         return dx
+
+
+def stages(layers: Sequence[KerasLayer]) -> Iterator[KerasLayer]:
+    """Cut a row of Keras' layers into stages: layers that run as one, and all others as they are.
+
+    Args:
+        layers: The layers in the order they run in.
+
+    Yields:
+        Layers that do together what the row does, in order.
+    """
+    position = 0
+    while position < len(layers):
+        layer, following = layers[position], layers[position + 1] if position + 1 < len(layers) else None
+        if (
+            type(layer) is Conv2D  # of these very classes, as above
+            and type(following) is MaxPooling2D
+            and layer.use_bias
+            and layer.activation.name in ("linear", "relu")
+            and layer.data_format == following.data_format
+            and layer.dtype == following.dtype
+        ):
+            yield Conv2DMaxPooling2D(layer, following)
+            position += 2
+        else:
+            yield layer
+            position += 1
+
+
+class Conv2DMaxPooling2D(KerasLayer):
+    """A convolution with ReLU, or with nothing behind it, and the pooling that follows, as one layer.
+
+    It has no weights of its own: it computes with those of the convolution, and hands their gradients on as it would.
+    """
+
+    def __init__(self, convolution: Conv2D, pooling: MaxPooling2D) -> None:
+        super().__init__(name=f"{convolution.name} and {pooling.name}", dtype=convolution.dtype)
+        self.convolution, self.pooling = convolution, pooling
+
+    @property
+    def trainable_weights(self) -> list[Array]:
+        """Those of the convolution."""
+        return self.convolution.trainable_weights
+
+    def build(self, input_shape: Any) -> None:
+        """Build the two."""
+        if self.convolution.built:
+            self.convolution.check_expected(input_shape)
+        else:
+            self.convolution.build(input_shape)
+        if not self.pooling.built:
+            self.pooling.build(self.convolution.shape_after(input_shape))
+        self._expected = self.convolution._expected
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """The pooling's."""
+        return self.pooling.compute_output_shape(self.convolution.compute_output_shape(input_shape))
+
+    def compute(self, inputs: Array, run: Run) -> tuple[Array, Any]:
+        """In one pass where the device has one for these sizes."""
+        convolution, pooling = self.convolution, self.pooling
+        inputs = run.device.xp.ascontiguousarray(inputs)
+        geometry = convolution.geometry_for(inputs.shape)
+        window = pooling.window_for(geometry.y_shape)
+        if inputs.shape[0] and run.device.kernels.fuses_conv2d_max_pool2d(geometry, window, inputs.itemsize):
+            w, relu = convolution.kernel_for(run.device), convolution.activation.name == "relu"
+            y, winners = run.device.kernels.conv2d_max_pool2d_forward(inputs, w, convolution.bias, geometry, window, relu)
+            return y, (inputs, w, y, winners, geometry, window, relu)
+        maps, of_convolution = convolution.compute(inputs, run)
+        y, of_pooling = pooling.compute(maps, run)
+        return y, (of_convolution, of_pooling)
+
+    def differentiate(self, saved: Any, dy: Array, run: Run, input_gradient: bool) -> tuple[Any, list[Array]]:
+        """Likewise."""
+        if len(saved) == 2:
+            maps_gradient, _ = self.pooling.differentiate(saved[1], dy, run, True)
+            return self.convolution.differentiate(saved[0], maps_gradient, run, input_gradient)
+        x, w, y, winners, geometry, window, relu = saved
+        dy = run.device.xp.ascontiguousarray(dy)
+        dx, dw, db = run.device.kernels.conv2d_max_pool2d_backward(x, w, y, winners, dy, geometry, window, relu, input_gradient)
+        return dx, [self.convolution.gradient_for(dw, run.device), db] if self.trainable_weights else []

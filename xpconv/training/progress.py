@@ -141,7 +141,7 @@ def choose_progress(progress: bool | Progress) -> Progress:
         raise TypeError(f"Trainer: progress must be True, False or a Progress, got {progress!r}")
     if not progress:
         return Progress()
-    return LiveBar() if _is_live_terminal() else Lines()
+    return LiveBar() if is_live_terminal() else Lines()
 
 
 def epoch_line(trainer: Trainer) -> str:
@@ -171,6 +171,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _is_live_terminal() -> bool:
+def is_live_terminal() -> bool:
+    """Whether standard output is a terminal that lines can be redrawn in."""
     # sys.stdout is None where a program has no console (pythonw).
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")

@@ -1,0 +1,7 @@
+"""Keras' models on plain arrays: layers in a row, or as a class of one's own calls them."""
+
+from xpconv.models.model import Model
+from xpconv.models.saving import load_model
+from xpconv.models.sequential import Input, Sequential
+
+__all__ = ["Input", "Model", "Sequential", "load_model"]
