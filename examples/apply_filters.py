@@ -3,32 +3,16 @@
 python examples/apply_filters.py --image 0 --output feature_maps.png
 """
 
-import argparse
+from options import Options
 
 import xpconv as xc
-from xpconv.files import check_writable
-
-
-def positive_int(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Apply the filters of a network that learnt MNIST to a test image.")
-    parser.add_argument("--epochs", type=positive_int, default=10, help="how often to visit every image (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="where to compute (default: %(default)s)")
-    parser.add_argument(
-        "--image", type=int, default=0, choices=range(1000), metavar="N", help="which test image (default: %(default)s)"
-    )
-    parser.add_argument("--output", default="feature_maps.png", help="picture to write (default: %(default)s)")
-    args = parser.parse_args()
-    try:
-        check_writable(args.output)  # now, not after the training
-    except OSError as error:
-        parser.error(f"argument --output: {error}")
+    options = Options("Apply the filters of a network that learnt MNIST to a test image.", epochs=10, output="feature_maps.png")
+    image = "which test image (default: %(default)s)"
+    options.add_argument("--image", type=int, default=0, choices=range(1000), metavar="N", help=image)
+    args = options.read()
 
     train, (x_test, t_test) = xc.datasets.load_mnist()
     net = xc.SimpleConvNet(weight_init_std="he", device=args.device, seed=0)

@@ -3,31 +3,14 @@
 python examples/visualize_filters.py --epochs 10 --output filters.png
 """
 
-import argparse
-
 import numpy as np
+from options import Options
 
 import xpconv as xc
-from xpconv.files import check_writable
-
-
-def positive_int(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the filters of a network before and after it learnt MNIST.")
-    parser.add_argument("--epochs", type=positive_int, default=10, help="how often to visit every image (default: %(default)s)")
-    parser.add_argument("--device", default="auto", help="where to compute (default: %(default)s)")
-    parser.add_argument("--output", default="filters.png", help="picture to write (default: %(default)s)")
-    args = parser.parse_args()
-    try:
-        check_writable(args.output)  # now, not after the training
-    except OSError as error:
-        parser.error(f"argument --output: {error}")
+    args = Options("Draw the filters of a network before and after it learnt MNIST.", epochs=10, output="filters.png").read()
 
     train, test = xc.datasets.load_mnist()
     # The book's small initial weights: what the filters show afterwards is what they learnt.

@@ -10,8 +10,14 @@ import pytest
 import xpconv as xc
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
-DRAWING = [FOLDER / f"{name}.py" for name in ("apply_filters", "train_mnist", "visualize_filters")]
-TELLING = sorted(set(FOLDER.glob("*.py")) - set(DRAWING))
+DRAWING = [FOLDER / f"{name}.py" for name in ("apply_filters", "train_fashion_mnist", "train_mnist", "visualize_filters")]
+TELLING = sorted(set(FOLDER.glob("*.py")) - set(DRAWING) - {FOLDER / "options.py"})
+
+
+@pytest.fixture(autouse=True)
+def _as_a_program(monkeypatch):
+    """Let an example import its neighbours, as it can where it is run as a program."""
+    monkeypatch.syspath_prepend(FOLDER)
 
 
 @pytest.mark.parametrize("example", DRAWING, ids=lambda path: path.stem)
@@ -25,6 +31,7 @@ def test_example(example, device, monkeypatch, tmp_path, capsys):
 
     picture = tmp_path / "picture.png"
     monkeypatch.setattr(xc.datasets, "load_mnist", load_few)
+    monkeypatch.setattr(xc.datasets, "full_set_available", lambda name: False)
     monkeypatch.setattr(sys, "argv", [str(example), "--epochs", "1", "--device", device, "--output", str(picture)])
     runpy.run_path(str(example), run_name="__main__")
     assert picture.read_bytes().startswith(b"\x89PNG")
