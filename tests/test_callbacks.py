@@ -363,6 +363,7 @@ def test_a_name_that_does_not_tell_needs_a_mode(name):
         ({"patience": 2}, [3, 3, 3, 3, 3], [0.5, 0.5, 0.05, 0.05, 0.005]),
         ({"patience": 1, "factor": 0.5, "cooldown": 2}, [3] * 6, [0.5, 0.25, 0.25, 0.125, 0.125, 0.0625]),
         ({"patience": 1, "factor": 0.5, "min_lr": 0.2}, [3] * 5, [0.5, 0.25, 0.2, 0.2, 0.2]),
+        ({"patience": 1, "min_lr": 0.6}, [3, 3, 3], [0.5, 0.5, 0.5]),  # not made larger
         ({"patience": 1, "factor": 0.5}, [3, 2.99995, 2, 1, 1], [0.5, 0.25, 0.25, 0.25, 0.125]),
         ({"patience": 1, "factor": 0.5, "mode": "max"}, [1, 2, 3, 2], [0.5, 0.5, 0.5, 0.25]),
         ({"patience": 1, "factor": 0.5}, [NAN, 2, 1], [0.25, 0.25, 0.25]),
@@ -880,7 +881,8 @@ def test_a_terminal_gets_a_live_bar_and_keeps_the_lines():
     # Reading may wait for a card: ten times a second, and once at the end of each epoch.
     reads = int(sent.partition("reads ")[2].split()[0])
     assert 2 <= reads < 400
-    assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h") > 0, "the cursor is shown again"
+    # A bar for each of two epochs and for the one that was interrupted, none within another; each shows the cursor again.
+    assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h") == 3
 
 
 def test_a_dumb_terminal_gets_plain_lines():

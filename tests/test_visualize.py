@@ -338,7 +338,7 @@ def test_the_accuracy_is_drawn_or_else_the_first_metric(names, second):
 
 
 def test_losses_of_any_size_can_be_drawn():
-    for values in ([1e-7, 1e-9], [-3.0, -5.0], [1e12, 1e11], [float("nan")] * 2, [0.0, 0.0]):
+    for values in ([1e-7, 1e-9], [-3.0, -5.0], [3.0, -5.0], [1e12, 1e11], [float("nan")] * 2, [0.0, 0.0]):
         figure = visualize.training_curves({"loss": values})
         (line,) = figure.axes[0].get_lines() or [None]
         if line is not None:
@@ -385,6 +385,12 @@ def test_images_with_their_classes():
     assert colors == [visualize.TEXT_COLOR, visualize.MARK_COLOR, visualize.TEXT_COLOR]
     assert [len(frames.get_paths()) for frames in figure.axes[0].collections] == [2, 1]
     rendered(figure)
+
+
+def test_class_names_are_no_formulas():
+    figure = visualize.confusion_matrix([0, 1], [0, 1], classes=["$x_$", r"$\\"])
+    rendered(figure)
+    rendered(visualize.images(np.zeros((2, 3, 3)), [0, 1], classes=["$x_$", r"$\\"]))
 
 
 def test_images_without_classes():
@@ -642,6 +648,7 @@ def test_model_diagram():
     arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
     assert (len(boxes), len(arrows)) == (4, 4)
     assert inside_and_apart(figure, axes.texts + figure.texts)
+    assert not any(text.get_parse_math() for text in axes.texts), "a dollar sign begins no formula"
     tops = [box.get_y() for box in boxes]
     assert tops == sorted(tops)
     colours = [box.get_facecolor() for box in boxes]

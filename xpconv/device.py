@@ -78,6 +78,10 @@ class Device:
     def __str__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the name alone, without the modules that have been looked up."""
+        return Device, (self.name,)
+
 
 def devices() -> list[DeviceStatus]:
     """Tell for every device whether it works here, why not, and what to do about it.
@@ -250,7 +254,8 @@ def fetch(*numbers: Any) -> list[float]:
         return [float(number) for number in numbers]
     import cupy
 
-    fetched = iter(cupy.stack([array.astype(np.float64) for array in arrays]).get().tolist())
+    with arrays[0].device:
+        fetched = iter(cupy.stack([array.astype(np.float64) for array in arrays]).get().tolist())
     return [next(fetched) if card_of(number) is not None else float(number) for number in numbers]
 
 

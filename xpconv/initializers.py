@@ -614,18 +614,40 @@ def _truncated_normal(shape: tuple[int, ...], random: Any) -> NDArray[Any]:
 # The standard deviation of a standard normal distribution that is cut off at -2 and 2, to Keras' digits.
 _TRUNCATED_STD = 0.87962566103423978
 
-_DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...], float, Any], NDArray[Any]]] = {
-    "truncated_normal": lambda shape, std, random: std / _TRUNCATED_STD * _truncated_normal(shape, random),
-    "untruncated_normal": lambda shape, std, random: np.asarray(std * random.standard_normal(shape)),
-    "uniform": lambda shape, std, random: _uniform(shape, -math.sqrt(3) * std, math.sqrt(3) * std, random),
-}
-_DISTRIBUTIONS["normal"] = _DISTRIBUTIONS["truncated_normal"]
 
-_MODES: dict[str, Callable[[int, int], float]] = {
-    "fan_in": lambda fan_in, fan_out: fan_in,
-    "fan_out": lambda fan_in, fan_out: fan_out,
-    "fan_avg": lambda fan_in, fan_out: (fan_in + fan_out) / 2,
+def _scaled_truncated_normal(shape: tuple[int, ...], std: float, random: Any) -> NDArray[Any]:
+    return std / _TRUNCATED_STD * _truncated_normal(shape, random)
+
+
+def _scaled_normal(shape: tuple[int, ...], std: float, random: Any) -> NDArray[Any]:
+    return np.asarray(std * random.standard_normal(shape))
+
+
+def _scaled_uniform(shape: tuple[int, ...], std: float, random: Any) -> NDArray[Any]:
+    return _uniform(shape, -math.sqrt(3) * std, math.sqrt(3) * std, random)
+
+
+_DISTRIBUTIONS: dict[str, Callable[[tuple[int, ...], float, Any], NDArray[Any]]] = {
+    "normal": _scaled_truncated_normal,
+    "truncated_normal": _scaled_truncated_normal,
+    "untruncated_normal": _scaled_normal,
+    "uniform": _scaled_uniform,
 }
+
+
+def _fan_in(fan_in: int, fan_out: int) -> float:
+    return fan_in
+
+
+def _fan_out(fan_in: int, fan_out: int) -> float:
+    return fan_out
+
+
+def _fan_avg(fan_in: int, fan_out: int) -> float:
+    return (fan_in + fan_out) / 2
+
+
+_MODES: dict[str, Callable[[int, int], float]] = {"fan_in": _fan_in, "fan_out": _fan_out, "fan_avg": _fan_avg}
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from xpconv.arrays import aligned, as_array, float_arrays, is_floating, is_real
+from xpconv.arrays import FLOAT_DTYPES, aligned, as_array, float_arrays, is_floating, is_real
 from xpconv.device import Device, asarray, card_of, number, to_numpy
 from xpconv.labels import ROW_SUM_TOLERANCE
 from xpconv.layers.tape import current_run
@@ -1068,6 +1068,9 @@ def predictions(op: str, y_pred: Array) -> tuple[Device, Array]:
         The device, and floats, C-contiguous.
     """
     run = current_run()
+    as_layers_make_them = run is not None and type(y_pred) is run.device.xp.ndarray and y_pred.flags.c_contiguous
+    if run is not None and as_layers_make_them and y_pred.dtype in FLOAT_DTYPES:
+        return run.device, y_pred
     place, (array,) = float_arrays(op, None if run is None else run.device, y_pred=y_pred)
     return place, array
 

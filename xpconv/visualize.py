@@ -369,9 +369,10 @@ def confusion_matrix(
         scale.tick_params(labelsize=7, length=2, color=LINE_COLOR, labelcolor=TEXT_COLOR)
         scale.set_ylabel("share of the row", fontsize=8, color=TEXT_COLOR)
     if named:
+        style: dict[str, Any] = {"fontsize": name_font, "color": TEXT_COLOR, "parse_math": False}
         turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
-        axes.set_xticks(range(size), names, fontsize=name_font, color=TEXT_COLOR, **turned)
-        axes.set_yticks(range(size), names, fontsize=name_font, color=TEXT_COLOR)
+        axes.set_xticks(range(size), names, **style, **turned)
+        axes.set_yticks(range(size), names, **style)
     axes.tick_params(length=0)
     axes.spines[:].set_color(LINE_COLOR)
     # One inch of the figure is one unit along the axes: the names' widths are known, and the axes' titles lie beyond them.
@@ -593,7 +594,8 @@ class _Grid:
         if labelled:
             for index, ((x, y), label) in enumerate(zip(corners, labels, strict=True)):
                 color = MARK_COLOR if index in self.marked else TEXT_COLOR
-                axes.text(x + tile / 2, y - 0.03, label, fontsize=7, color=color, ha="center", va="bottom", linespacing=1.1)
+                style: dict[str, Any] = {"fontsize": 7, "linespacing": 1.1, "parse_math": False}
+                axes.text(x + tile / 2, y - 0.03, label, color=color, ha="center", va="bottom", **style)
         if shared_scale:
             top, bar_height = _TITLE + above, min(2.25, grid_height - above)
             left = _MARGIN + grid_width + 0.2

@@ -625,8 +625,16 @@ class Layer:
             raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() before anything else")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle a layer without what the last call left behind."""
+        return _bare, (type(self),), {**vars(self), "_saved": None, "_run": None, "_tape": None, "_output": None}
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _bare(cls: type[Layer]) -> Layer:
+    return object.__new__(cls)
 
 
 class _Cast(Layer):

@@ -326,8 +326,8 @@ class Model(Layer):
         tolerant = any(isinstance(callback, TerminateOnNaN) for callback in called.callbacks)
         self.stop_training = False
         logs: dict[str, float] = {}
-        called.on_train_begin()
-        with Interruption() as interruption:
+        with called, Interruption() as interruption:
+            called.on_train_begin()
             for epoch in range(first, epochs):
                 self.reset_metrics()
                 called.on_epoch_begin(epoch)
@@ -345,12 +345,12 @@ class Model(Layer):
                 if not tolerant and not math.isfinite(logs["loss"]):
                     raise TrainingError(f"{op}: the loss is {logs['loss']} in epoch {epoch + 1} (optimizer={optimizer!r})")
                 if validation is not None and _is_due(validation_freq, epoch):
-                    measured = self._evaluate(op, validation, CallbackList([], model=self))
+                    measured = self._evaluate(op, validation, called, interruption)
                     logs |= {f"val_{name}": value for name, value in measured.items()}
                 called.on_epoch_end(epoch, logs)
                 if self.stop_training:
                     break
-        called.on_train_end(logs)
+            called.on_train_end(logs)
         assert self.history is not None
         return self.history
 
@@ -420,7 +420,8 @@ class Model(Layer):
         op = "evaluate"
         self._ready(op)
         data = batches_of(op, x, y, sample_weight, batch_size=batch_size, steps=steps)
-        self._evaluate(op, data, self._callbacks(op, callbacks, verbose, 1, data.steps))
+        with self._callbacks(op, callbacks, verbose, 1, data.steps) as called:
+            self._evaluate(op, data, called)
         return self._returned(return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
@@ -457,14 +458,14 @@ class Model(Layer):
         """
         op = "predict"
         data = batches_of(op, x, batch_size=batch_size, steps=steps)
-        called = self._callbacks(op, callbacks, verbose, 1, data.steps)
         outputs: list[Any] = []
-        called.on_predict_begin()
-        for step, batch in enumerate(data):
-            called.on_predict_batch_begin(step)
-            outputs.append(self.predict_on_batch(batch.x))
-            called.on_predict_batch_end(step, {"outputs": outputs[-1]})
-        called.on_predict_end()
+        with self._callbacks(op, callbacks, verbose, 1, data.steps) as called:
+            called.on_predict_begin()
+            for step, batch in enumerate(data):
+                called.on_predict_batch_begin(step)
+                outputs.append(self.predict_on_batch(batch.x))
+                called.on_predict_batch_end(step, {"outputs": outputs[-1]})
+            called.on_predict_end()
         return _joined(outputs)
 
     def predict_on_batch(self, x: Any) -> Any:
@@ -692,7 +693,8 @@ class Model(Layer):
         return _Step(value, gradient, False)
 
     def _measure(self, output: Array, y: Array, weight: Array, total: Any) -> None:
-        self._loss_mean.update_state(total, sample_weight=output.shape[0])
+        self._loss_mean.add("total", total * output.shape[0])
+        self._loss_mean.add("count", output.shape[0])
         for metric in self._metrics or ():
             metric.update_state(y, output)
         for metric in self._weighted_metrics:
@@ -762,22 +764,20 @@ class Model(Layer):
     def _callbacks(
         self, op: str, given: Any, verbose: str | int, epochs: int, steps: int | None, with_history: bool = False
     ) -> CallbackList:
-        if isinstance(given, CallbackList):
-            return given
-        callbacks = [given] if isinstance(given, Callback) else list(given or [])
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise TypeError(f"{op}: callbacks must be objects of xpconv.callbacks, got {callback!r}")
-        if with_history:
-            self.history = next((callback for callback in callbacks if isinstance(callback, History)), None) or History()
-            if self.history not in callbacks:
-                callbacks.insert(0, self.history)
         shown = ProgressBar.level(op, verbose)
-        if shown:
-            callbacks.append(ProgressBar(shown))
-        return CallbackList(callbacks, model=self, epochs=epochs, steps=steps, verbose=shown)
+        callbacks = [given, ProgressBar(shown)] if shown else [given]
+        called = CallbackList(callbacks, add_history=with_history, model=self, epochs=epochs, steps=steps, verbose=shown)
+        if with_history:
+            self.history = called.history
+        return called
 
-    def _evaluate(self, op: str, data: ArrayBatches | GivenBatches, called: CallbackList) -> dict[str, float]:
+    def _evaluate(
+        self,
+        op: str,
+        data: ArrayBatches | GivenBatches,
+        called: CallbackList,
+        interruption: Interruption | None = None,
+    ) -> dict[str, float]:
         self.reset_metrics()
         called.on_test_begin()
         checked = False
@@ -785,6 +785,8 @@ class Model(Layer):
             called.on_test_batch_begin(step)
             checked = self._test(op, batch, data, checked)
             called.on_test_batch_end(step, _Logs(self))
+            if interruption is not None and interruption.requested:
+                raise KeyboardInterrupt
         results = self._results()
         called.on_test_end(results)
         return results
