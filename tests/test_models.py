@@ -179,16 +179,31 @@ def test_what_is_frozen_stays_and_lets_gradients_through():
     model.layers[3].trainable = True
     before = model.get_weights()
     assert [array.shape for array in model.trainable_weights] == [(36, 3), (3,)]
-    assert [array.shape for array in model.weights] == [(36, 3), (3,), (3, 3, 1, 4), (4,)]
+    assert [array.shape for array in model.non_trainable_weights] == [(3, 3, 1, 4), (4,)]
+    assert [array.shape for array in model.weights] == [(3, 3, 1, 4), (4,), (36, 3), (3,)]
     compiled(model).fit(images(), classes_of(images()), epochs=2, verbose=0)
     after = model.get_weights()
-    assert all((one == other).all() for one, other in zip(before[2:], after[2:], strict=True))
-    assert not (before[0] == after[0]).any()
+    assert all((one == other).all() for one, other in zip(before[:2], after[:2], strict=True))
+    assert not (before[2] == after[2]).any()
     # The last layer alone is frozen: what lies before it still learns.
     model.layers[0].trainable, model.layers[3].trainable = True, False
     compiled(model).fit(images(), classes_of(images()), epochs=1, verbose=0)
-    assert (model.layers[3].kernel == after[0]).all()
-    assert not (model.layers[0].kernel == after[2]).all()
+    assert (model.layers[3].kernel == after[2]).all()
+    assert not (model.layers[0].kernel == after[0]).all()
+
+
+def test_a_frozen_model_freezes_what_is_in_it():
+    inner = xc.Sequential([layers.Dense(4), layers.BatchNormalization()], device="numpy", name="inner")
+    model = compiled(xc.Sequential([layers.Flatten(), inner, layers.Dense(3, activation="softmax")], device="numpy", seed=0))
+    model.build((None, 8, 8, 1))
+    inner.trainable = False
+    before = inner.get_weights()
+    model.fit(images(), classes_of(images()), epochs=2, verbose=0)
+    assert len(before) == 6  # the running mean and variance, too
+    assert all((one == other).all() for one, other in zip(before, inner.get_weights(), strict=True))
+    inner.trainable = True
+    model.fit(images(), classes_of(images()), epochs=1, verbose=0)
+    assert not any((one == other).all() for one, other in zip(before, inner.get_weights(), strict=True))
 
 
 def test_models_within_models():

@@ -134,7 +134,7 @@ class Layer:
             raise ValueError(f"{cls}: name must be a text without '/', got {name!r}")
         self.name = unique_name(snake_case(cls)) if name is None else name
         self.dtype: np.dtype[Any] | None = None if dtype is None else floating_dtype(cls, dtype)
-        self.trainable = trainable
+        self._trainable = trainable
         self.device = device
         self.built = False
         self.input_shape: Any = None
@@ -431,6 +431,17 @@ class Layer:
 
     # ---- weights ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes the weights. To set it sets it for the layers within, too."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        self._trainable = trainable
+        for layer in self.layers_within:
+            layer.trainable = trainable
+
     def add_weight(
         self,
         name: str,
@@ -493,7 +504,7 @@ class Layer:
     def all_weights(self) -> list[tuple[Layer, Weight]]:
         """Every weight of this layer and of those within, with the layer that it belongs to; each once."""
         found: dict[int, tuple[Layer, Weight]] = {}
-        for weight in self._own_weights:
+        for weight in sorted(self._own_weights, key=lambda weight: not weight.trainable):
             found.setdefault(id(weight.array), (self, weight))
         for layer in self.layers_within:
             for owner, weight in layer.all_weights():
@@ -502,8 +513,8 @@ class Layer:
 
     @property
     def weights(self) -> list[Array]:
-        """The arrays: the trainable ones, then the others, in Keras' order; none before the layer is built."""
-        return self.trainable_weights + self.non_trainable_weights
+        """The arrays in Keras' order: the layer's own, the trainable ones first, then those of the layers within, each alike."""
+        return [weight.array for _, weight in self.all_weights()]
 
     @property
     def trainable_weights(self) -> list[Array]:
@@ -621,7 +632,7 @@ class Layer:
 
     def __getattr__(self, name: str) -> Any:
         """Tell what is wrong where a class of one's own has not called ``super().__init__()``."""
-        if name in ("name", "built", "_own_weights", "dtype", "device", "trainable"):
+        if name in ("name", "built", "_own_weights", "dtype", "device", "_trainable"):
             raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() before anything else")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
