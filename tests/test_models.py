@@ -417,6 +417,32 @@ def test_generators_loaders_and_sequences_give_what_arrays_give(tmp_path):
         once.fit(spent, epochs=2, verbose=0)
 
 
+def test_no_more_than_a_batch_is_ever_read():
+    class OnDisk:
+        """An array that tells how much of it was asked for at once."""
+
+        def __init__(self, array):
+            self.array, self.shape, self.dtype, self.largest = array, array.shape, array.dtype, 0
+
+        def __len__(self):
+            return len(self.array)
+
+        def __getitem__(self, chosen):
+            part = self.array[chosen]
+            self.largest = max(self.largest, len(part))
+            return part
+
+    x, y = images(40), classes_of(images(40))
+    model, disk = compiled(small_network("numpy")), (OnDisk(x), OnDisk(y))
+    history = model.fit(*disk, batch_size=8, epochs=2, validation_data=(OnDisk(x), OnDisk(y)), verbose=0)
+    assert (
+        history.history
+        == compiled(small_network("numpy")).fit(x, y, batch_size=8, epochs=2, validation_data=(x, y), verbose=0).history
+    )
+    assert (model.predict(disk[0], batch_size=8, verbose=0) == model.predict(x, batch_size=8, verbose=0)).all()
+    assert (disk[0].largest, disk[1].largest) == (8, 8)
+
+
 def test_weights_come_with_batches():
     x, y, w = images(16), classes_of(images(16)), np.linspace(0, 2, 16)
     expected = compiled(small_network("numpy")).fit(x, y, sample_weight=w, batch_size=8, shuffle=False, verbose=0)
@@ -709,6 +735,23 @@ def test_samples_that_are_none(x, error, message):
         model.predict(x, verbose=0)
 
 
+def test_a_call_that_only_shows_something(capsys):
+    class Shown(xc.Model):
+        def __init__(self):
+            super().__init__(device="numpy")
+            self.dense = layers.Dense(3)
+
+        def call(self, x):
+            print(self.dense(x).shape)
+
+    model = Shown()
+    assert model(np.zeros((2, 4))) is None
+    assert capsys.readouterr().out == "(2, 3)\n"
+    assert model.count_params() == 15
+    with pytest.raises(TypeError, match=r"fit: call of layer 'shown\S*' \(Shown\) must return one array, got NoneType"):
+        compiled(model).fit(np.zeros((2, 4)), np.zeros(2, int), verbose=0)
+
+
 def test_layers_of_one_name():
     with pytest.raises(ValueError, match="layer names must differ, and there are two of the name 'a'"):
         xc.Sequential([layers.Dense(1, name="a"), layers.Dense(2, name="a")], device="numpy")
@@ -754,10 +797,12 @@ def test_summary_counts_what_there_is(capsys):
     ]
     model.summary()
     # 151 numbers of 4 bytes; Adam keeps two more for each.
-    end = capsys.readouterr().out.splitlines()[-4:]
-    assert end[1:3] == [" Trainable params: 151 (604.00 B)", " Non-trainable params: 0 (0.00 B)"]
-    assert end[0].startswith(" Total params: 45")
-    assert end[3].startswith(" Optimizer params: 30")
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        " Total params: 151 (604.00 B)",
+        " Trainable params: 151 (604.00 B)",
+        " Non-trainable params: 0 (0.00 B)",
+        " Optimizer params: 302 (1.18 KB)",
+    ]
 
 
 def test_the_graph_of_branches():
@@ -919,3 +964,67 @@ def test_simple_convnet_in_these_layers_gives_the_books_losses_step_for_step(dev
         ours.append(model.train_on_batch(*batch))
     assert book[-1] < book[0]
     np.testing.assert_allclose(ours, book, rtol=rtol)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What a file cannot hold
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Ramp(xc.initializers.Initializer):
+    def __init__(self, top=np.float32(1)):
+        self.top = top
+
+    def values(self, shape, random):
+        return np.linspace(0, self.top, int(np.prod(shape))).reshape(shape)
+
+
+def ones_of(shape, dtype):
+    return np.ones(shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "message"),
+    [
+        (ones_of, r"kernel_initializer: .* the function .*ones_of.*; instead, derive a class .*xpconv\.initializers\.Initializer"),
+        (np.ones((4, 2)), r"kernel_initializer: .* an array, .*\(4, 2\); .* give xpconv\.initializers\.Constant\(array\)"),
+    ],
+    ids=["function", "array"],
+)
+def test_an_initializer_that_no_file_can_hold_is_told_when_the_model_is_saved(tmp_path, initializer, message):
+    model = xc.Sequential([xc.Input((4,)), layers.Dense(2, kernel_initializer=initializer, name="hidden")], device="numpy")
+    assert (model.get_weights()[0] == 1).all()
+    with pytest.raises(TypeError, match=rf"^layer .*: layers: layer 'hidden' \(Dense\): {message}"):
+        model.save(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+    model.save_weights(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [xc.initializers.Constant(np.ones((4, 2))), xc.initializers.Ones, {"class_name": "Ones"}, "ones"],
+    ids=["object", "class", "configuration", "name"],
+)
+def test_initializers_that_a_file_can_hold(tmp_path, initializer):
+    model = xc.Sequential([xc.Input((4,)), layers.Dense(2, kernel_initializer=initializer)], device="numpy")
+    model.save(tmp_path / "model.safetensors")
+    again = xc.models.load_model(tmp_path / "model.safetensors", device="numpy").layers[0]
+    assert (again.kernel_initializer((4, 2)) == 1).all()
+
+
+def test_numbers_of_numpy_in_an_objects_configuration_are_written_as_numbers():
+    config = layers.Dense(2, kernel_initializer=Ramp()).get_config()
+    assert json.loads(json.dumps(config))["kernel_initializer"] == {"class_name": "Ramp", "config": {"top": 1.0}}
+
+
+def test_a_model_is_saved_with_a_metric_that_is_a_function(tmp_path):
+    def worst(y_true, y_pred):
+        return abs(y_true - y_pred).max(axis=-1)
+
+    model = xc.Sequential([xc.Input((4,)), layers.Dense(2)], device="numpy")
+    compiled(model, loss=xc.losses.mean_squared_error, metrics=[worst]).save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="metric 'worst' is unknown"):
+        again = xc.models.load_model(tmp_path / "model.safetensors", device="numpy")
+        again.fit(np.zeros((2, 4)), np.zeros((2, 2)), verbose=0)
+    again = xc.models.load_model(tmp_path / "model.safetensors", compile=False, device="numpy")
+    assert (again.get_weights()[0] == model.get_weights()[0]).all()

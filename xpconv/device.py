@@ -269,7 +269,8 @@ def _usable(device: str | Device) -> Device:
 @functools.cache  # what is there stays there; a refusal is not kept
 def _device_of(name: str) -> Device:
     if name == "auto":
-        name = next(candidate for candidate in AUTO_ORDER if status_of(candidate).available and _can_load(candidate))
+        usable = (candidate for candidate in AUTO_ORDER if status_of(candidate).available and _can_load(candidate))
+        name = next(usable, AUTO_ORDER[-1])  # if none can be loaded, the last one tells why
     if not re.fullmatch(r"numpy|numba|cudasim|cuda(:\d+)?", name):
         raise ValueError(f"unknown device {name!r}; expected one of 'numpy', 'numba', 'cuda', 'cuda:N', 'cudasim', 'auto'")
     kind, _, card = name.partition(":")

@@ -31,12 +31,15 @@ def summary_of(model: Model, width: int | None, nested: bool, show_trainable: bo
             cells.append("yes" if layer.trainable_weights else "no" if layer.built and layer.weights else "-")
         table.add_row(*(escape(cell) for cell in cells))
     text = io.StringIO()
-    console = Console(file=text, width=width or WIDTH, force_terminal=False, color_system=None, legacy_windows=False)
+    # In a notebook, too, the table is a part of the text, and no page of its own.
+    console = Console(
+        file=text, width=width or WIDTH, force_terminal=False, force_jupyter=False, color_system=None, legacy_windows=False
+    )
     console.print(table)
     lines = [f'Model: "{model.name}"', text.getvalue().rstrip("\n")]
     trained, kept = model.trainable_weights, model.non_trainable_weights
     optimizer = [] if model.optimizer is None else [array for array in model.optimizer.state_dict().values() if array.ndim]
-    lines.append(f" Total params: {_amount([*trained, *kept, *optimizer])}")
+    lines.append(f" Total params: {_amount([*trained, *kept])}")
     lines.append(f" Trainable params: {_amount(trained)}")
     lines.append(f" Non-trainable params: {_amount(kept)}")
     if optimizer:
