@@ -78,16 +78,20 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A stand-in for CuPy with two cards, on which the simulator computes."""
     if not xc.cudasim.status()[0]:
         pytest.skip("the simulator has no compiler here")
-    for name in list(sys.modules):
-        if name.partition(".")[0] in ("cupy", "cupyx"):
-            monkeypatch.delitem(sys.modules, name)
+    for name in _modules_of_cupy():
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(STAND_IN)
     _forget_devices()
     module = importlib.import_module("cupy")
     importlib.import_module("cupyx")
     yield module
-    del sys.modules["cupy"], sys.modules["cupyx"]
+    for name in _modules_of_cupy():
+        del sys.modules[name]
     _forget_devices()
+
+
+def _modules_of_cupy() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] in ("cupy", "cupyx")]
 
 
 @pytest.fixture

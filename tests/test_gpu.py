@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import test_card_layers as front_end
 
 import xpconv as xc
 from xpconv.bench import runner, settings
 from xpconv.kernels.cuda import runtime
+from xpconv.scratch import optimizer as book
 
 pytestmark = pytest.mark.gpu
 
@@ -270,8 +272,15 @@ def test_the_callers_stream_computes(cupy: Any) -> None:
 
 @pytest.mark.parametrize(
     "optimizer",
-    [xc.SGD(0.1), xc.Momentum(0.1), xc.Nesterov(0.1), xc.AdaGrad(0.1), xc.RMSprop(0.1), xc.Adam(0.1)],
-    ids=lambda each: type(each).__name__,
+    [
+        *(rule(0.1) for rule in (book.SGD, book.Momentum, book.Nesterov, book.AdaGrad, book.RMSprop, book.Adam)),
+        xc.SGD(0.1, momentum=0.9, nesterov=True, clipnorm=1.0),
+        xc.Adam(0.1, amsgrad=True, clipvalue=0.1),
+        xc.AdamW(xc.optimizers.schedules.CosineDecay(0.1, 10), global_clipnorm=1.0),
+        xc.RMSprop(0.1, momentum=0.5, centered=True),
+        xc.Adagrad(0.1),
+    ],
+    ids=repr,
 )
 def test_a_training_step_waits_for_nothing(cupy: Any, optimizer: Any) -> None:
     net = xc.SimpleConvNet(device="cuda", seed=0)
@@ -442,6 +451,98 @@ def test_the_trainer(tmp_path: Path) -> None:
     other.load(tmp_path / "trained.safetensors")
     for name, parameter in net.params.items():
         np.testing.assert_array_equal(xc.to_numpy(parameter), other.params[name])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Layers, losses, metrics and models: the tables are those of the stand-in's tests
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def moved(array: Any) -> Any:
+    return xc.asarray(array, device="cuda")
+
+
+def close_to(given: Any, expected: Any, rtol: float) -> None:
+    __tracebackhide__ = True
+    assert type(given).__module__.partition(".")[0] == "cupy"
+    assert (given.dtype, given.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_allclose(xc.to_numpy(given), expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("name", front_end.LAYERS)
+def test_a_layer_gives_what_it_gives_on_numpy(name: str) -> None:
+    expected = front_end.forward_and_back(name, front_end.kept, device="numpy")
+    given = front_end.forward_and_back(name, moved, device="cuda")
+    for part, wanted in zip(given, expected, strict=True):
+        close_to(part, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("name", front_end.ACTIVATIONS)
+@pytest.mark.parametrize("values", [front_end.FAR, front_end.ROWS], ids=["far", "near"])
+def test_an_activation_gives_what_it_gives_on_numpy(name: str, values: Any) -> None:
+    activation = front_end.ACTIVATIONS[name]
+    for dtype, rtol in (("float32", 1e-5), ("float64", 1e-12)):
+        x = values.astype(dtype)
+        dy = np.linspace(-2, 2, x.size).reshape(x.shape).astype(dtype)
+        expected = front_end.activated(activation, x, dy, "numpy")
+        for part, wanted in zip(front_end.activated(activation, moved(x), moved(dy), "cuda"), expected, strict=True):
+            close_to(part, wanted, rtol)
+
+
+@pytest.mark.parametrize("name", front_end.LOSSES)
+@pytest.mark.parametrize("weight", [None, front_end.WEIGHTS], ids=["plain", "weighted"])
+def test_a_loss_gives_what_it_gives_on_numpy(name: str, weight: Any) -> None:
+    loss, y_true, y_pred = front_end.LOSSES[name]
+    value, gradient = loss.value_and_gradient(y_true, y_pred, weight)
+    told, given = loss.value_and_gradient(moved(y_true), moved(y_pred), weight)
+    assert float(told) == pytest.approx(value, rel=1e-5)
+    close_to(given, gradient, 1e-5)
+
+
+@pytest.mark.parametrize("name", front_end.METRICS)
+@pytest.mark.parametrize("weight", [None, front_end.WEIGHTS], ids=["plain", "weighted"])
+def test_a_metric_gives_what_it_gives_on_numpy(name: str, weight: Any) -> None:
+    make, y_true, y_pred = front_end.METRICS[name]
+    assert make()(moved(y_true), moved(y_pred), weight) == pytest.approx(make()(y_true, y_pred, weight), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", front_end.MODELS.values(), ids=front_end.MODELS)
+def test_a_step_of_a_model_waits_for_nothing(cupy: Any, make: Any) -> None:
+    model = make("cuda")
+    x, labels = on_card(front_end.SAMPLES, front_end.CLASSES)
+    loss = xc.losses.SparseCategoricalCrossentropy(from_logits=True)
+    labels = loss.check(labels, (len(labels), 3))
+    cupy.cuda.Device(0).synchronize()
+
+    def step() -> Any:
+        value, dy = loss.value_and_gradient(labels, model(x, training=True), checked=True)
+        model.backward(dy)
+        names = [f"{position}" for position in range(len(model.gradients))]
+        params, grads = (dict(zip(names, arrays, strict=True)) for arrays in (model.trainable_weights, model.gradients))
+        model.optimizer.update(params, grads)
+        return value
+
+    assert 0 < float(without_waiting(cupy, step)) < 100
+
+
+@pytest.mark.parametrize("make", front_end.MODELS.values(), ids=front_end.MODELS)
+def test_fit_has_the_losses_of_numpy(make: Any, tmp_path: Path) -> None:
+    samples, classes = front_end.SAMPLES, front_end.CLASSES
+    models, histories = [], []
+    for device in ("numpy", "cuda"):
+        model = make(device)
+        history = model.fit(samples, classes, batch_size=16, epochs=3, validation_data=front_end.HELD, verbose=0)
+        models.append(model)
+        histories.append(history.history)
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(histories[1][name], histories[0][name], rtol=1e-3, err_msg=name)
+    model = models[1]
+    model.save(tmp_path / "model.safetensors")
+    again = xc.models.load_model(tmp_path / "model.safetensors", {"Residual": front_end.Residual}, device="numpy")
+    scores = model.predict(samples, verbose=0)
+    np.testing.assert_allclose(again.predict(samples, verbose=0), scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.to("numpy").predict(samples, verbose=0), scores, rtol=1e-4, atol=1e-5)
+    assert model.fit(samples, classes, verbose=0).history["loss"][0] < histories[1]["loss"][0]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import functools
 import operator
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -102,12 +103,14 @@ class ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct one explicitly.")
 
     def __array_function__(self, function: Any, kinds: Any, arguments: Any, options: Any) -> Any:
-        raise TypeError(f"NumPy's {function.__name__} was called with an array of a card")
+        if function.__name__ not in _FUNCTIONS or any(kind is not ndarray for kind in kinds):
+            raise TypeError(f"NumPy's {function.__name__} was called with an array of a card")
+        return _FUNCTIONS[function.__name__](*arguments, **options)
 
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
-        if method != "__call__" or options:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, out: Any = (None,)) -> Any:
+        if method != "__call__" or ufunc.__name__ not in _FUNCTIONS:
             raise TypeError(f"NumPy's {ufunc.__name__}.{method} was called with an array of a card")
-        return _computed(ufunc, *operands)
+        return _FUNCTIONS[ufunc.__name__](*operands, out=out[0])
 
     def get(self) -> np.ndarray[Any, Any]:
         traffic.wait("get()")
@@ -146,10 +149,12 @@ class ndarray:
         return self if not copy and self.dtype == dtype else _computed(np.ndarray.astype, self, dtype, order)
 
     def __getitem__(self, key: Any) -> ndarray:
-        return ndarray(np.asarray(self._values[_index(key)]), self.device)
+        is_view = not any(isinstance(entry, (ndarray, list)) for entry in (key if isinstance(key, tuple) else (key,)))
+        values = self._values if is_view else _on_host(self)
+        return ndarray(np.asarray(values[_index(key)]), self.device)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._values[_index(key)] = _on_host(value)
+        _on_host(self)[_index(key)] = _on_host(value)
 
 
 def _method_of(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,23 +185,50 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(ndarray, f"__{_name}__", _binary(_name)[0])
 for _name in ("neg", "abs", "invert"):
     setattr(ndarray, f"__{_name}__", _method_of(getattr(operator, _name)))
-for _name in (
-    "all",
-    "any",
-    "argmax",
-    "max",
-    "mean",
-    "min",
-    "repeat",
-    "reshape",
-    "round",
-    "squeeze",
-    "sum",
-    "transpose",
-    "var",
-    "view",
-):
-    setattr(ndarray, _name, _method_of(getattr(np.ndarray, _name)))
+
+# CuPy's methods, with arguments that they have as NumPy's have them; a star stands for any number of positional ones.
+_METHODS = {
+    "all": "axis out keepdims",
+    "any": "axis out keepdims",
+    "argmax": "axis",
+    "argmin": "axis",
+    "clip": "min max out",
+    "max": "axis out keepdims",
+    "mean": "axis dtype out keepdims",
+    "min": "axis out keepdims",
+    "prod": "axis dtype out keepdims",
+    "ravel": "order",
+    "repeat": "repeats axis",
+    "reshape": "* order",
+    "round": "decimals out",
+    "squeeze": "axis",
+    "std": "axis dtype out ddof keepdims",
+    "sum": "axis dtype out keepdims",
+    "swapaxes": "axis1 axis2",
+    "transpose": "*",
+    "var": "axis dtype out ddof keepdims",
+    "view": "dtype",
+}
+
+
+def _method_with(name: str, accepted: list[str]) -> Callable[..., Any]:
+    function = getattr(np.ndarray, name)
+
+    def method(self: ndarray, *arguments: Any, **options: Any) -> Any:
+        _check_arguments(f"ndarray.{name}", accepted, arguments, options)
+        return _computed(function, self, *arguments, **options)
+
+    return method
+
+
+def _check_arguments(name: str, accepted: list[str], arguments: Any, options: dict[str, Any]) -> None:
+    unknown = options.keys() - set(accepted)
+    if unknown or (len(arguments) > len(accepted) and "*" not in accepted):
+        raise TypeError(f"CuPy's {name} has the arguments {accepted}, got {len(arguments)} and {sorted(options)}")
+
+
+for _name, _accepted in _METHODS.items():
+    setattr(ndarray, _name, _method_with(_name, _accepted.split()))
 
 
 def _on_host(value: Any) -> Any:
@@ -211,6 +243,12 @@ def _on_host(value: Any) -> Any:
     return value
 
 
+def _checked_operand(value: Any) -> Any:
+    if not isinstance(value, (ndarray, bool, int, float, np.generic)):
+        raise TypeError(f"Unsupported type {type(value)}: neither an array of a card nor a number")
+    return value
+
+
 def _index(key: Any) -> Any:
     host = _on_host(key)
     for entry in host if isinstance(host, tuple) else (host,):
@@ -220,22 +258,96 @@ def _index(key: Any) -> Any:
 
 
 def _computed(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    with np.errstate(all="ignore"):  # a card warns of nothing
+    out = options.get("out")
+    if out is not None and not isinstance(out, ndarray):
+        raise TypeError(f"Argument 'out' has incorrect type (expected cupy.ndarray, got {type(out)})")
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):  # a card warns of nothing
         result = function(*map(_on_host, arguments), **{name: _on_host(value) for name, value in options.items()})
-    return ndarray(np.asarray(result), _current.stack[-1])
+    return ndarray(np.asarray(result), _current.stack[-1]) if out is None else out
 
 
-def _lifted(name: str) -> Callable[..., Any]:
-    return functools.partial(_computed, getattr(np, name))
+def _elementwise(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def ufunc(*operands: Any, out: ndarray | None = None, dtype: Any = None, casting: str = "same_kind") -> ndarray:
+        count = getattr(function, "nin", len(operands))
+        if len(operands) != count:
+            raise TypeError(f"CuPy's {name} takes {count} arrays, and out= by its name here, got {len(operands)}")
+        for operand in operands:
+            _checked_operand(operand)
+        options = {} if dtype is None else {"dtype": dtype}
+        return _computed(function, *operands, out=out, casting=casting, **options)
+
+    return ufunc
 
 
-abs, exp, log, maximum, minimum, sqrt = map(_lifted, ("abs", "exp", "log", "maximum", "minimum", "sqrt"))
-argmax, concatenate, isfinite, isnan, stack, where = map(
-    _lifted, ("argmax", "concatenate", "isfinite", "isnan", "stack", "where")
-)
-arange, asfortranarray, broadcast_to, full = map(_lifted, ("arange", "asfortranarray", "broadcast_to", "full"))
-ones, pad, zeros = map(_lifted, ("ones", "pad", "zeros"))
-matmul, ones_like, zeros_like = map(_lifted, ("matmul", "ones_like", "zeros_like"))
+def _of_array(name: str, accepted: list[str]) -> Callable[..., Any]:
+    function = getattr(np, name)
+
+    def of_array(array: Any, *arguments: Any, **options: Any) -> Any:
+        if not isinstance(array, ndarray):
+            raise TypeError(f"CuPy's {name} takes an array of a card first, got {type(array)}")
+        _check_arguments(name, accepted, arguments, options)
+        return _computed(function, array, *arguments, **options)
+
+    return of_array
+
+
+def _joining(name: str) -> Callable[..., Any]:
+    def join(arrays: Any, axis: int = 0) -> ndarray:
+        if not all(isinstance(array, ndarray) for array in arrays):
+            raise TypeError(f"CuPy's {name} takes arrays of a card, got {[type(array) for array in arrays]}")
+        return _computed(getattr(np, name), list(arrays), axis=axis)
+
+    return join
+
+
+def _making(function: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.partial(_computed, function)
+
+
+# CuPy's functions, by what they take.
+_ELEMENTWISE = """abs absolute add bitwise_and bitwise_or bitwise_xor ceil cos cosh divide equal exp expm1 floor floor_divide
+    greater greater_equal invert isfinite isinf isnan less less_equal log log10 log1p log2 logical_and logical_not logical_or
+    maximum minimum multiply negative not_equal power reciprocal remainder rint sign signbit sin sinh sqrt square subtract tan
+    tanh true_divide"""
+_OF_ARRAY = {
+    **{name: accepted for name, accepted in _METHODS.items() if name not in ("clip", "reshape", "transpose", "view")},
+    "broadcast_to": "shape",
+    "clip": "a_min a_max out",
+    "count_nonzero": "axis",
+    "cumsum": "axis dtype out",
+    "expand_dims": "axis",
+    "moveaxis": "source destination",
+    "pad": "pad_width mode constant_values",
+    "reshape": "newshape order",
+    "take_along_axis": "indices axis",
+    "transpose": "axes",
+}
+_MAKING = "arange asfortranarray full matmul ones ones_like zeros zeros_like"
+
+
+def where(condition: ndarray, x: Any, y: Any) -> ndarray:
+    """As CuPy's with all three arguments; with one it would wait."""
+    if not isinstance(condition, ndarray):
+        raise TypeError(f"CuPy's where takes a condition of a card, got {type(condition)}")
+    return _computed(np.where, condition, _checked_operand(x), _checked_operand(y))
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: _elementwise(name, getattr(np, name)) for name in _ELEMENTWISE.split()},
+    **{name: _of_array(name, accepted.split()) for name, accepted in _OF_ARRAY.items()},
+    **{name: _joining(name) for name in ("concatenate", "stack")},
+    **{name: _making(getattr(np, name)) for name in _MAKING.split()},
+    "shape": lambda array: array.shape,
+    "where": where,
+}
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    # Not by their names in here, where some are Python's own.
+    try:
+        return _FUNCTIONS[name]
+    except KeyError:
+        raise AttributeError(f"the stand-in for CuPy has no {name}") from None
 
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
@@ -256,6 +368,10 @@ def asarray(x: Any, dtype: Any = None, order: str | None = None) -> ndarray:
         return x
     values = np.asarray(x._values, dtype=dtype, order=order)
     return x if values is x._values else ndarray(values, x.device)
+
+
+def may_share_memory(a: ndarray, b: ndarray) -> bool:
+    return np.may_share_memory(a._values, b._values)
 
 
 def ascontiguousarray(x: Any, dtype: Any = None) -> ndarray:

@@ -1,0 +1,1 @@
+"""What xpconv uses of ``cupyx.scipy``; see the stand-in for CuPy beside it."""
