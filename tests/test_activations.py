@@ -71,16 +71,21 @@ def _tolerance(dtype: np.dtype[Any]) -> float:
     return 16 * float(np.finfo(dtype).eps)
 
 
+def _forward(name: str, x: Array, device: str) -> Array:
+    return xc.to_numpy(activations.get(name)(xc.asarray(x, device=device), device=device))
+
+
 def _backward(activation: activations.Activation, dy: Array, x: Array, device: str) -> Array:
     place = xc.get_device(device)
+    x, dy = (xc.asarray(array, device=device) for array in (x, dy))
     y = activation.forward(x, place)
-    return activation.backward(dy, x if activation.keeps_input else None, y, place)
+    return xc.to_numpy(activation.backward(dy, x if activation.keeps_input else None, y, place))
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_the_values_are_those_of_the_formula(name: str, device: str, dtype: np.dtype[Any], rng: np.random.Generator) -> None:
     x = np.concatenate([rng.normal(scale=3, size=200), [0.0, -0.0]]).astype(dtype).reshape(2, 101)
-    y = activations.get(name)(x, device=device)
+    y = _forward(name, x, device)
     expected = np.array([FORMULAS[name](value) for value in x.ravel().tolist()]).reshape(x.shape)
     assert y.dtype == dtype
     np.testing.assert_allclose(y, expected, rtol=_tolerance(dtype), atol=_tolerance(dtype), equal_nan=False)
@@ -152,7 +157,7 @@ def test_softmax_of_huge_inputs_is_that_of_their_differences(dtype: np.dtype[Any
 
 @pytest.mark.parametrize("name", [*FORMULAS, *ROWWISE])
 def test_nan_stays_nan(name: str, device: str, dtype: np.dtype[Any]) -> None:
-    y = activations.get(name)(np.array([[np.nan], [1.0]], dtype), device=device)
+    y = _forward(name, np.array([[np.nan], [1.0]], dtype), device)
     np.testing.assert_array_equal(np.isnan(y), [[True], [False]])
 
 
@@ -166,13 +171,14 @@ def test_an_empty_batch_gives_an_empty_result(name: str, dtype: np.dtype[Any]) -
 @pytest.mark.parametrize("name", [*FORMULAS, *ROWWISE])
 def test_any_memory_layout_will_do(name: str, device: str, rng: np.random.Generator) -> None:
     x, dy = rng.normal(size=(2, 6, 8)).astype(np.float32)
-    expected, gradient = activations.get(name)(x, device=device), _backward(activations.get(name), dy, x, device)
+    expected, gradient = _forward(name, x, device), _backward(activations.get(name), dy, x, device)
     for change in (
         np.asfortranarray,
         lambda array: np.repeat(array, 2, axis=1)[:, ::2],
         lambda array: array[::-1].copy()[::-1],
     ):
-        np.testing.assert_allclose(activations.get(name).forward(change(x), xc.get_device(device)), expected, rtol=1e-6)
+        found = activations.get(name).forward(xc.asarray(change(x), device=device), xc.get_device(device))
+        np.testing.assert_allclose(xc.to_numpy(found), expected, rtol=1e-6)
         np.testing.assert_allclose(
             _backward(activations.get(name), change(dy), change(x), device), gradient, rtol=1e-5, atol=1e-6
         )
@@ -247,6 +253,12 @@ def test_only_softmax_along_the_last_axis_and_sigmoid_are_told_to_a_loss() -> No
         (lambda: activations.get("rellu", op="Dense"), ValueError, "Dense: activation 'rellu' is unknown; did you mean 'relu'"),
         (lambda: activations.get(np.tanh, op="Dense"), TypeError, "Dense: activation must be a name .* derive a class"),
         (lambda: activations.get(3), TypeError, "got 3"),
+        (
+            lambda: activations.get({"config": {}}),
+            ValueError,
+            "activation must have 'class_name' and 'config', got {'config': {}}",
+        ),
+        (lambda: activations.GELU("no"), TypeError, "GELU: approximate must be True or False, got 'no'"),  # type: ignore[arg-type]
         (lambda: activations.ReLU(max_value=-1.0), ValueError, r"ReLU: max_value must be at least 0 and finite, got -1\.0"),
         (lambda: activations.ReLU(negative_slope=math.nan), ValueError, "negative_slope .* got nan"),
         (lambda: activations.LeakyReLU("steep"), TypeError, "LeakyReLU: negative_slope must be a number, got 'steep'"),  # type: ignore[arg-type]

@@ -415,8 +415,8 @@ def test_an_error_inside_a_schedule_is_not_mistaken_for_another_signature():
     [
         (None, TypeError, "must be a number, got None"),
         ("1", TypeError, "must be a number, got '1'"),
-        (NAN, ValueError, "must be finite, got nan"),
-        (-1.0, ValueError, "must be at least 0, got -1.0"),
+        (NAN, ValueError, "must be at least 0 and finite, got nan"),
+        (-1.0, ValueError, "must be at least 0 and finite, got -1.0"),
     ],
 )
 def test_what_a_schedule_must_not_return(result, error, text):
@@ -684,7 +684,7 @@ def test_what_a_live_plot_refuses_before_the_training(tmp_path):
         (
             lambda: cb.ReduceLROnPlateau(factor=1.0),
             ValueError,
-            "ReduceLROnPlateau: factor must be at least 0 and below 1, got 1.0",
+            "ReduceLROnPlateau: factor must be at least 0 and less than 1, got 1.0",
         ),
         (lambda: cb.ReduceLROnPlateau(cooldown=-1), ValueError, "ReduceLROnPlateau: cooldown must be at least 0, got -1"),
         (lambda: cb.ReduceLROnPlateau(min_lr=-1), ValueError, "ReduceLROnPlateau: min_lr must be at least 0"),

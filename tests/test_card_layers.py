@@ -324,7 +324,7 @@ METRICS: dict[str, tuple[Callable[[], metrics.Metric], Any, Any]] = {
     "MeanMetricWrapper": (partial(metrics.MeanMetricWrapper, losses.huber, delta=0.3), ONE_HOT, SCORES),
     "MeanSquaredError": (metrics.MeanSquaredError, ONE_HOT, SCORES),
     "Precision": (metrics.Precision, YES_OR_NO, SHARES),
-    "Precision of a class": (partial(metrics.Precision, 0.3, 2), YES_OR_NO, SHARES),
+    "Precision of a class": (partial(metrics.Precision, 0.3, class_id=2), YES_OR_NO, SHARES),
     "Recall": (metrics.Recall, YES_OR_NO, SHARES),
     "RootMeanSquaredError": (metrics.RootMeanSquaredError, ONE_HOT, SCORES),
     "SparseCategoricalAccuracy": (metrics.SparseCategoricalAccuracy, NUMBERS, SHARES),

@@ -27,6 +27,10 @@ def _dense(rng: np.random.Generator, x: Array, **options: Any) -> layers.Dense:
     return layer
 
 
+def _called(layer: layers.Layer, x: Array, device: str, **options: Any) -> Array:
+    return xc.to_numpy(layer(xc.asarray(x, device=device), **options))
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Dense
 # ----------------------------------------------------------------------------------------------------------------------
@@ -46,7 +50,7 @@ def test_dense_is_the_product_along_the_last_axis(
             expected[(*position, unit)] = sum(x[(*position, i)] * kernel[i, unit] for i in range(3))
             if use_bias:
                 expected[(*position, unit)] += layer.get_weights()[1][unit]
-    y = xc.to_numpy(layer(x))
+    y = _called(layer, x, device)
     assert y.dtype == dtype
     assert y.shape == layer.compute_output_shape(shape) == (*shape[:-1], 4)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6 if dtype == np.float32 else 1e-14, equal_nan=False)
@@ -60,17 +64,17 @@ def test_dense_goes_back(
 ) -> None:
     x = rng.normal(size=shape)
     layer = _dense(rng, x, activation=activation, use_bias=use_bias, device=device)
-    dy = rng.normal(size=layer(x).shape)
-    dx = layer.backward(dy)
+    dy = rng.normal(size=_called(layer, x, device).shape)
+    dx = xc.to_numpy(layer.backward(dy))
     gradients, weights = [xc.to_numpy(gradient) for gradient in layer.gradients], layer.get_weights()
     assert len(gradients) == len(weights) == (2 if use_bias else 1)
-    expected = _central_differences(lambda at: float((layer(at) * dy).sum()), x)
+    expected = _central_differences(lambda at: float((_called(layer, at, device) * dy).sum()), x)
     np.testing.assert_allclose(dx, expected, rtol=1e-5, atol=1e-7, equal_nan=False)
     for number, gradient in enumerate(gradients):
 
         def loss(at: Array, number: int = number) -> float:
             layer.set_weights([at if other == number else weight for other, weight in enumerate(weights)])
-            return float((layer(x) * dy).sum())
+            return float((_called(layer, x, device) * dy).sum())
 
         expected = _central_differences(loss, weights[number])
         np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-7, equal_nan=False)
@@ -100,11 +104,11 @@ def test_dense_and_torch_agree(rng: np.random.Generator) -> None:
 def test_dense_takes_any_memory_layout(make: Any, activation: str | None, device: str, rng: np.random.Generator) -> None:
     x, dy = rng.normal(size=(8, 3)).astype(np.float32), rng.normal(size=(8, 4)).astype(np.float32)
     layer = _dense(rng, x, activation=activation, device=device)
-    expected = layer(x), layer.backward(dy), *layer.gradients
+    expected = _called(layer, x, device), layer.backward(dy), *layer.gradients
     given, given_dy = make(x), make(dy)
     given.flags.writeable = given_dy.flags.writeable = False
-    found = layer(given), layer.backward(given_dy), *layer.gradients
-    for one, other in zip(found, expected, strict=True):
+    found = _called(layer, given, device), layer.backward(given_dy), *layer.gradients
+    for one, other in zip(map(xc.to_numpy, found), map(xc.to_numpy, expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, equal_nan=False)
 
 
@@ -155,7 +159,7 @@ def test_dense_gives_what_keras_printed(activation: str, x: Any, kernel: Any, bi
     layer = layers.Dense(len(bias), activation=activation, device=device)
     layer.build(np.shape(x))
     layer.set_weights([kernel, bias])
-    np.testing.assert_allclose(layer(np.array(x)), printed, rtol=5e-7, equal_nan=False)
+    np.testing.assert_allclose(_called(layer, np.array(x), device), printed, rtol=5e-7, equal_nan=False)
 
 
 def test_a_frozen_dense_has_no_gradients_of_weights(rng: np.random.Generator) -> None:
@@ -204,6 +208,7 @@ def test_dense_without_such_an_activation_tells_a_loss_nothing(rng: np.random.Ge
     [
         (lambda: layers.Dense(0), ValueError, "Dense: units must be at least 1, got 0"),
         (lambda: layers.Dense(2.5), TypeError, r"Dense: units must be an integer, got 2\.5"),  # type: ignore[arg-type]
+        (lambda: layers.Dense(2, use_bias="no"), TypeError, "Dense: use_bias must be True or False, got 'no'"),  # type: ignore[arg-type]
         (lambda: layers.Dense(2, activation="rellu"), ValueError, "Dense: activation 'rellu' is unknown; did you mean 'relu'"),
         (lambda: layers.Dense(2, bias_initializer="zeroes"), ValueError, "Dense: bias_initializer 'zeroes' is unknown"),
         (lambda: layers.Dense(2, kernel_regularizer="l3"), ValueError, "Dense: kernel_regularizer 'l3' is unknown"),
@@ -251,12 +256,12 @@ def test_dense_refuses_another_size_than_it_was_built_with() -> None:
 def test_activation_layers(layer: Any, expected: Any, device: str, rng: np.random.Generator) -> None:
     x = np.array([[-4.0, -1.0, 0.0, 1.5, 9.0]])
     made = layer(dtype="float64", device=device)
-    y = made(x)
+    y = _called(made, x, device)
     np.testing.assert_allclose(y, [expected], rtol=1e-13, equal_nan=False)
     assert made.compute_output_shape((None, 5)) == (None, 5)
     dy = rng.normal(size=(1, 5))
-    dx, smooth = made.backward(dy), x != 0
-    differences = _central_differences(lambda at: float((made(at) * dy).sum()), x)
+    dx, smooth = xc.to_numpy(made.backward(dy)), x != 0
+    differences = _central_differences(lambda at: float((_called(made, at, device) * dy).sum()), x)
     np.testing.assert_allclose(dx[smooth], differences[smooth], rtol=1e-6, atol=1e-8, equal_nan=False)
     assert made.gradients == []
 
@@ -422,7 +427,7 @@ def test_dropout_of_infinity_is_zero_or_infinity() -> None:
 
 
 def test_dropout_drops_the_same_on_every_device_and_in_every_dtype(device: str, dtype: np.dtype[Any]) -> None:
-    y = layers.Dropout(0.5, seed=5, device=device)(np.ones((4, 6), dtype), training=True)
+    y = _called(layers.Dropout(0.5, seed=5, device=device), np.ones((4, 6), dtype), device, training=True)
     np.testing.assert_array_equal(y, 2.0 * (np.random.default_rng(5).random((4, 6)) >= 0.5))
 
 

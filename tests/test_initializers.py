@@ -174,8 +174,8 @@ def test_configurations_stand_for_initializers() -> None:
         ),
         (lambda: initializers.RandomUniform(1.0, 0.0), ValueError, "minval must not be above maxval"),
         (lambda: initializers.HeNormal(seed=-1), ValueError, "HeNormal: seed must be at least 0, got -1"),
-        (lambda: initializers.HeNormal(seed=1.5), TypeError, r"HeNormal: seed must be an integer or None, got 1\.5"),  # type: ignore[arg-type]
-        (lambda: initializers.VarianceScaling(0.0), ValueError, "scale must be above 0"),
+        (lambda: initializers.HeNormal(seed=1.5), TypeError, r"HeNormal: seed must be an integer, got 1\.5"),  # type: ignore[arg-type]
+        (lambda: initializers.VarianceScaling(0.0), ValueError, "scale must be a positive number"),
         (lambda: initializers.VarianceScaling(1.0, "fan_inn"), ValueError, "mode 'fan_inn' is unknown; did you mean 'fan_in'"),
         (lambda: initializers.VarianceScaling(input_axes=[0]), ValueError, "must be given together"),
         (lambda: initializers.VarianceScaling(input_axes=[3], output_axes=[0])((2, 2)), ValueError, "not all there"),

@@ -118,7 +118,7 @@ def test_equality(weights: Array | None, used: str, rng: np.random.Generator) ->
     right = [float(t == p) for t, p in zip(labels.tolist(), predictions.tolist(), strict=True)]
     assert gathered(metrics.Accuracy(), labels, predictions, weights, used) == pytest.approx(weighted_mean(right, weights))
     # Labels are compared in the dtype of the predictions.
-    assert metrics.Accuracy()(np.array([0.1]), np.array([0.1], np.float32)) == 1
+    assert metrics.Accuracy()(moved(np.array([0.1]), used), moved(np.array([0.1], np.float32), used)) == 1
 
 
 def test_nan_is_never_right(used: str) -> None:
@@ -196,7 +196,7 @@ def test_crossentropies(numbers: Array, weights: Array | None, used: str, rng: n
         (metrics.CategoricalCrossentropy(axis=1), rows, p),
     ]:
         assert gathered(metric, labels, predictions, weights, used) == pytest.approx(expected, rel=1e-9)
-    smooth = losses.CategoricalCrossentropy(label_smoothing=0.1, reduction=None)(rows, p)
+    smooth = xc.to_numpy(losses.CategoricalCrossentropy(label_smoothing=0.1, reduction=None)(moved(rows, used), moved(p, used)))
     metric = metrics.CategoricalCrossentropy(label_smoothing=0.1)
     assert gathered(metric, rows, p, weights, used) == pytest.approx(weighted_mean(smooth.tolist(), weights))
 
@@ -228,7 +228,7 @@ def test_precision_and_recall(
             hits += weight * (positive and labels[sample, place] == 1)
             told += weight * positive
             true += weight * (labels[sample, place] == 1)
-    precision, recall = metrics.Precision(threshold, class_id), metrics.Recall(threshold, class_id)
+    precision, recall = metrics.Precision(threshold, class_id=class_id), metrics.Recall(threshold, class_id=class_id)
     assert gathered(precision, labels, predictions, weights, used) == pytest.approx(hits / told)
     assert gathered(recall, labels, predictions, weights, used) == pytest.approx(hits / true)
     assert metrics.Precision()([[0]], [[0.1]]) == metrics.Recall()([[0]], [[0.1]]) == 0
@@ -250,9 +250,9 @@ def test_mean(used: str) -> None:
     assert mean.result() == pytest.approx((14 + (1 + 5 + 14) / 2) / (4 + (1 + 1 + 2) / 2))
     mean.reset_state()
     assert mean.result() == 0
-    mean.update_state(np.ones(3), np.zeros(3))
+    mean.update_state(moved(np.ones(3), used), moved(np.zeros(3), used))
     assert mean.result() == 0
-    mean.update_state(np.ones(0))
+    mean.update_state(moved(np.ones(0), used))
     assert mean.result() == 0
 
 
@@ -350,7 +350,7 @@ def test_resolve_the_rest() -> None:
     [
         metrics.Mean("m"),
         metrics.Accuracy("m"),
-        metrics.BinaryAccuracy("m", 0.3),
+        metrics.BinaryAccuracy("m", threshold=0.3),
         metrics.CategoricalAccuracy("m"),
         metrics.SparseCategoricalAccuracy("m"),
         metrics.TopKCategoricalAccuracy(2, "m"),
@@ -358,11 +358,11 @@ def test_resolve_the_rest() -> None:
         metrics.MeanSquaredError("m"),
         metrics.MeanAbsoluteError("m"),
         metrics.RootMeanSquaredError("m"),
-        metrics.BinaryCrossentropy("m", True, 0.1),
-        metrics.CategoricalCrossentropy("m", True, 0.1, 1),
-        metrics.SparseCategoricalCrossentropy("m", True, 0, 1),
-        metrics.Precision(0.3, 1, "m"),
-        metrics.Recall(0.3, 1, "m"),
+        metrics.BinaryCrossentropy("m", from_logits=True, label_smoothing=0.1),
+        metrics.CategoricalCrossentropy("m", from_logits=True, label_smoothing=0.1, axis=1),
+        metrics.SparseCategoricalCrossentropy("m", from_logits=True, ignore_class=0, axis=1),
+        metrics.Precision(0.3, class_id=1, name="m"),
+        metrics.Recall(0.3, class_id=1, name="m"),
     ],
     ids=lambda metric: type(metric).__name__,
 )

@@ -172,6 +172,16 @@ def test_a_layer_that_runs_twice_gets_the_sum_of_its_gradients():
     assert model.count_params() == 4
 
 
+def test_a_weighted_metric_of_the_same_name_gets_one_of_its_own():
+    x, y, w = images(), classes_of(images()), np.repeat([0.0, 1.0], 6)
+    model = small_network("numpy")
+    model.compile(xc.optimizers.SGD(1e-30), "sparse_categorical_crossentropy", ["accuracy"], ["accuracy"])
+    history = model.fit(x, y, sample_weight=w, verbose=0).history
+    right = model.predict(x, verbose=0).argmax(axis=1) == y
+    assert history["accuracy"] == [pytest.approx(right.mean())]
+    assert history["weighted_accuracy"] == [pytest.approx(right[6:].mean())]
+
+
 def test_what_is_frozen_stays_and_lets_gradients_through():
     model = small_network("numpy")
     model.build((None, 8, 8, 1))
@@ -524,7 +534,6 @@ def test_train_on_batch_and_test_on_batch():
     model = compiled(small_network("numpy"))
     first = model.train_on_batch(x, y, return_dict=True)
     assert set(first) == {"loss", "accuracy"}
-    model.reset_metrics()
     loss, accuracy = model.test_on_batch(x, y)
     assert (loss, accuracy) == pytest.approx(tuple(model.evaluate(x, y, verbose=0)))
     assert loss < first["loss"]
@@ -591,6 +600,17 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_weights():
     assert not (model.get_weights()[0] == before[0]).all()
     history = model.fit(x, y, batch_size=4, shuffle=False, epochs=3, callbacks=[xc.callbacks.TerminateOnNaN()], verbose=0)
     assert len(history.history["loss"]) <= 1
+
+
+def test_a_loss_that_is_not_finite_leaves_running_means_alone():
+    row = [layers.Flatten(), layers.BatchNormalization(), layers.Dense(3, activation="softmax")]
+    model, x, y = compiled(xc.Sequential(row, device="numpy", seed=0)), images(), classes_of(images())
+    model.fit(x, y, verbose=0)
+    before = model.get_weights()
+    x[5, 0, 0, 0] = np.inf
+    with pytest.raises(TrainingError):
+        model.fit(x, y, verbose=0)
+    assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -702,7 +722,7 @@ def test_a_class_that_forgets_its_base():
     ("arguments", "error", "message"),
     [
         ({"validation_split": 1.0}, ValueError, "validation_split must be at least 0 and less than 1"),
-        ({"validation_split": 0.01}, ValueError, "leaves none for validation"),
+        ({"validation_split": 0.99}, ValueError, "leaves none to learn from"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"class_weight": {7: 1.0}}, ValueError, "3 classes"),
@@ -774,6 +794,17 @@ def test_layers_are_added_and_taken_away():
     assert len(model.layers) == 2
     model.pop()
     assert model.output_shape == (None, 3)
+
+
+def test_layers_by_name_and_position():
+    model = xc.Sequential([layers.Flatten(), layers.Dense(3, name="scores")], device="numpy")
+    assert model.get_layer("scores") is model.get_layer(index=1) is model.get_layer(index=-1) is model.layers[1]
+    with pytest.raises(ValueError, match="layer 'score' is unknown; did you mean 'scores'"):
+        model.get_layer("score")
+    with pytest.raises(ValueError, match="there are 2 layers, and none at index 2"):
+        model.get_layer(index=2)
+    with pytest.raises(ValueError, match="takes name or index"):
+        model.get_layer()
 
 
 def rows_of(capsys):
@@ -960,7 +991,6 @@ def test_simple_convnet_in_these_layers_gives_the_books_losses_step_for_step(dev
         loss, grads = net.loss_and_gradient(*batch)
         optimizer.update(net.params, grads, device=net.device)
         book.append(float(loss))
-        model.reset_metrics()
         ours.append(model.train_on_batch(*batch))
     assert book[-1] < book[0]
     np.testing.assert_allclose(ours, book, rtol=rtol)
@@ -972,8 +1002,8 @@ def test_simple_convnet_in_these_layers_gives_the_books_losses_step_for_step(dev
 
 
 class Ramp(xc.initializers.Initializer):
-    def __init__(self, top=np.float32(1)):
-        self.top = top
+    def __init__(self, top=1):
+        self.top = np.float32(top)
 
     def values(self, shape, random):
         return np.linspace(0, self.top, int(np.prod(shape))).reshape(shape)
@@ -986,7 +1016,7 @@ def ones_of(shape, dtype):
 @pytest.mark.parametrize(
     ("initializer", "message"),
     [
-        (ones_of, r"kernel_initializer: .* the function .*ones_of.*; instead, derive a class .*xpconv\.initializers\.Initializer"),
+        (ones_of, r"kernel_initializer: .* the function .*ones_of.*; instead, derive a class .*initializers\.Initializer"),
         (np.ones((4, 2)), r"kernel_initializer: .* an array, .*\(4, 2\); .* give xpconv\.initializers\.Constant\(array\)"),
     ],
     ids=["function", "array"],

@@ -298,7 +298,7 @@ def test_lr_can_be_changed_between_updates(name):
     changed.update(params, gradient)
     other.update(others, gradient)
     np.testing.assert_allclose(params["W"] - 1, (others["W"] - 1) / 2, rtol=1e-12)
-    with pytest.raises(ValueError, match=f"{name}: lr must be a number of at least 0, got -1"):
+    with pytest.raises(ValueError, match=f"{name}: lr must be at least 0 and finite, got -1"):
         changed.lr = -1
 
 

@@ -146,7 +146,7 @@ def test_positive_is_red_and_negative_is_blue():
         (np.ones((1, 1, 3, 3)), {"channel": 1}, ValueError, r"channel must be below 1, the number of channels, got 1"),
         (np.ones((1, 1, 3, 3)), {"channel": -1}, ValueError, r"channel must be at least 0, got -1"),
         (np.ones((1, 1, 3, 3)), {"columns": 0}, ValueError, r"columns must be at least 1, got 0"),
-        (np.ones((1, 1, 3, 3)), {"scale": 0}, ValueError, r"scale must be above 0 and finite, got 0"),
+        (np.ones((1, 1, 3, 3)), {"scale": 0}, ValueError, r"scale must be a positive number, got 0"),
         (np.ones((1, 1, 3, 3)), {"margin": -1}, ValueError, r"margin must be at least 0 and finite, got -1"),
         (np.ones((1, 1, 3, 3)), {"data_format": "nchw"}, ValueError, r"data_format must be"),
         (np.ones((1, 1, 3, 3), complex), {}, TypeError, r"w must hold real numbers, got dtype complex128"),

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from xpconv.functional import max_pool2d_backward as max_pool2d_backward
     from xpconv.functional import max_unpool2d as max_unpool2d
     from xpconv.labels import to_categorical as to_categorical
-    from xpconv.models import Input as Input
+    from xpconv.layers import Input as Input
     from xpconv.models import Model as Model
     from xpconv.models import Sequential as Sequential
     from xpconv.naming import reset_names as reset_names
@@ -129,7 +129,8 @@ _HOMES = {
         "max_unpool2d",
     ),
     "xpconv.labels": ("to_categorical",),
-    "xpconv.models": ("Input", "Model", "Sequential"),
+    "xpconv.layers": ("Input",),
+    "xpconv.models": ("Model", "Sequential"),
     "xpconv.naming": ("reset_names",),
     "xpconv.optimizers": ("SGD", "Adagrad", "Adam", "AdamW", "RMSprop"),
     "xpconv.scratch.deep_convnet": ("DeepConvNet",),

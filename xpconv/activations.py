@@ -5,21 +5,22 @@ All of them keep the dtype, keep NaN, and have the right limits for huge and inf
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from xpconv.arrays import aligned, float_arrays
+from xpconv.arguments import boolean, finite, not_negative
+from xpconv.arrays import contiguous, float_arrays
+from xpconv.configuration import Described, found
 from xpconv.device import Device
 from xpconv.naming import resolve
 
 Array = Any
 
 
-class Activation:
+class Activation(Described):
     """What all activations share. Derive from it for one of your own, and override :meth:`forward` and :meth:`backward`.
 
     Attributes:
@@ -76,18 +77,6 @@ class Activation:
         """
         raise NotImplementedError(f"{type(self).__name__} must override backward")
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make such an activation again; here: the attributes that are named as they are."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Activation:
-        """Make an activation of what :meth:`get_config` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
-
 
 class Linear(Activation):
     """``x`` itself.
@@ -135,16 +124,16 @@ class ReLU(Activation):
     name = "relu"
 
     def __init__(self, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> None:
-        self.negative_slope = _number("ReLU", "negative_slope", negative_slope, least=0)
-        self.max_value = None if max_value is None else _number("ReLU", "max_value", max_value, least=0)
-        self.threshold = _number("ReLU", "threshold", threshold, least=0)
+        self.negative_slope = not_negative("ReLU", "negative_slope", negative_slope)
+        self.max_value = None if max_value is None else not_negative("ReLU", "max_value", max_value)
+        self.threshold = not_negative("ReLU", "threshold", threshold)
         self._is_plain = self.negative_slope == 0 and self.threshold == 0 and self.max_value is None
         self.keeps_input = not self._is_plain
 
     def forward(self, x: Array, place: Device) -> Array:
         """Compute it; NaN stays NaN."""
         if self._is_plain:
-            return place.kernels.relu_forward(_contiguous(x, place))
+            return place.kernels.relu_forward(contiguous(x, place.xp))
         xp = place.xp
         below = 0 if self.negative_slope == 0 else self.negative_slope * (x - self.threshold)
         y = xp.where(x <= self.threshold, below, x)
@@ -153,7 +142,7 @@ class ReLU(Activation):
     def backward(self, dy: Array, x: Array, y: Array, place: Device) -> Array:
         """The gradient, times the slope."""
         if self._is_plain:
-            return place.kernels.relu_backward(_contiguous(dy, place), y)
+            return place.kernels.relu_backward(contiguous(dy, place.xp), y)
         xp = place.xp
         dx = xp.where(x <= self.threshold, 0 if self.negative_slope == 0 else self.negative_slope * dy, dy)
         return dx if self.max_value is None else xp.where(x >= self.max_value, 0, dx)
@@ -195,7 +184,7 @@ class LeakyReLU(Activation):
     name = "leaky_relu"
 
     def __init__(self, negative_slope: float = 0.2) -> None:
-        self.negative_slope = _number("LeakyReLU", "negative_slope", negative_slope, least=0)
+        self.negative_slope = not_negative("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Array, place: Device) -> Array:
         """Compute it."""
@@ -227,7 +216,7 @@ class ELU(Activation):
     scale = 1.0
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = _number("ELU", "alpha", alpha)
+        self.alpha = finite("ELU", "alpha", alpha)
 
     def forward(self, x: Array, place: Device) -> Array:
         """Compute it."""
@@ -465,7 +454,7 @@ class GELU(Activation):
     name = "gelu"
 
     def __init__(self, approximate: bool = False) -> None:
-        self.approximate = bool(approximate)
+        self.approximate = boolean("GELU", "approximate", approximate)
 
     def forward(self, x: Array, place: Device) -> Array:
         """Compute it."""
@@ -627,7 +616,7 @@ def _normal_cdf(x: Array, place: Device) -> Array:
         from cupyx.scipy.special import erfc
 
         return 0.5 * erfc(-math.sqrt(0.5) * x)
-    flat = _contiguous(x, place).reshape(-1)
+    flat = contiguous(x, xp).reshape(-1)
     cdf = np.empty_like(flat)
     for start in range(0, flat.size, _BLOCK):
         part = flat[start : start + _BLOCK]
@@ -679,24 +668,11 @@ def _check_axes(axis: int | tuple[int, ...], ndim: int) -> None:
         raise ValueError(f"softmax: axis {axis} is not there in an input of {ndim} axes")
 
 
-def _contiguous(array: Array, place: Device) -> Array:
-    return place.xp.asarray(aligned(array), order="C")
-
-
 def _axes(op: str, axis: Any) -> int | tuple[int, ...]:
     axes = axis if isinstance(axis, (list, tuple)) else (axis,)
     if not axes or any(isinstance(one, bool) or not isinstance(one, (int, np.integer)) for one in axes):
         raise TypeError(f"{op}: axis must be an integer or several, got {axis!r}")
     return tuple(int(one) for one in axes) if isinstance(axis, (list, tuple)) else int(axis)
-
-
-def _number(op: str, name: str, value: Any, least: float = -math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value >= least):
-        bound = f"at least {least} and " if least > -math.inf else ""
-        raise ValueError(f"{op}: {name} must be {bound}finite, got {value!r}")
-    return float(value)
 
 
 linear = Linear()
@@ -731,6 +707,7 @@ _KNOWN: dict[str, Activation] = {
 }
 _CLASSES = {type(activation).__name__: type(activation) for activation in _KNOWN.values()}
 _KNOWN |= {"swish": silu, "hard_swish": hard_silu}
+_EXPECTED = "a name such as 'relu', an object of xpconv.activations or None"
 
 
 def get(identifier: Any, op: str = "get") -> Activation:
@@ -756,20 +733,15 @@ def get(identifier: Any, op: str = "get") -> Activation:
     """
     if identifier is None:
         return linear
-    if isinstance(identifier, Activation):
-        return identifier
     if isinstance(identifier, str):
         return resolve(op, "activation", identifier, _KNOWN)
-    if isinstance(identifier, dict) and "class_name" in identifier:
-        return resolve(op, "activation", identifier["class_name"], _CLASSES).from_config(identifier.get("config") or {})
-    if isinstance(identifier, type) and issubclass(identifier, Activation):
-        return identifier()
-    raise TypeError(
-        f"{op}: activation must be a name such as 'relu', an object of xpconv.activations or None, got {identifier!r}"
-        + ("; derive a class from Activation, which also goes back" if callable(identifier) else "")
-    )
+    if callable(identifier) and not isinstance(identifier, (Activation, type)):
+        raise TypeError(
+            f"{op}: activation must be {_EXPECTED}, got {identifier!r}; derive a class from Activation, which also goes back"
+        )
+    return found(op, "activation", identifier, Activation, _CLASSES, _EXPECTED)
 
 
 def for_loss(activation: Activation, x: Array) -> tuple[str, Array] | None:
     """An activation's name and what it was given, where a loss can start from that; else None."""
-    return (activation.name, x) if activation.name in ("softmax", "sigmoid") else None
+    return (activation.name, x) if activation.name in ("softmax", "sigmoid") and x is not None else None

@@ -117,6 +117,18 @@ def as_array(op: str, name: str, value: Any) -> Any:
     raise TypeError(f"{op}: {name} must be an array of NumPy or CuPy, got {type(value).__module__}.{type(value).__qualname__}")
 
 
+def real_array(op: str, name: str, value: Any) -> Any:
+    """As :func:`as_array`; refuses what holds no real numbers, too.
+
+    Raises:
+        TypeError: No array, or one of another dtype.
+    """
+    array = as_array(op, name, value)
+    if not is_real(array.dtype):
+        raise TypeError(f"{op}: {name} must hold real numbers, got dtype {array.dtype}")
+    return array
+
+
 class CheckedArrays:
     """Arrays that need not be looked at again, as long as they live.
 
@@ -142,6 +154,15 @@ class CheckedArrays:
 def aligned(array: Any) -> Any:
     """The array, or a copy of a NumPy array whose entries lie across the boundaries that their dtype asks for."""
     return array.copy() if isinstance(array, np.ndarray) and not array.flags.aligned else array
+
+
+def contiguous(array: Any, xp: Any) -> Any:
+    """The array as kernels take it: aligned, and C-contiguous; itself if it is so."""
+    if type(array) is np.ndarray:
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned:  # almost always, and known so in half the time
+            return array
+    return xp.asarray(aligned(array), order="C")
 
 
 def is_real(dtype: np.dtype[Any]) -> bool:

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self
 
+from xpconv.arguments import finite, fraction, not_negative
 from xpconv.files import atomic_write, check_writable
 from xpconv.geometry import integer
 from xpconv.training.progress import REFRESH_SECONDS, is_live_terminal
@@ -488,7 +489,7 @@ class _Monitor(Callback):
             raise ValueError(f"{self._op}: mode must be 'auto', 'min' or 'max', got {mode!r}")
         self.monitor = monitor
         self.mode = mode
-        self.min_delta = abs(_real(self._op, "min_delta", min_delta))
+        self.min_delta = abs(finite(self._op, "min_delta", min_delta))
         self.best: float | None = None
         self._warned = False
 
@@ -626,7 +627,7 @@ class EarlyStopping(_Monitor):
         super().__init__(monitor, mode, min_delta)
         self.patience = integer(self._op, "patience", patience, 0)
         self.verbose = verbose
-        self.baseline = None if baseline is None else _real(self._op, "baseline", baseline)
+        self.baseline = None if baseline is None else finite(self._op, "baseline", baseline)
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = integer(self._op, "start_from_epoch", start_from_epoch, 0)
         self.wait = self.stopped_epoch = self.best_epoch = 0
@@ -735,7 +736,7 @@ class ModelCheckpoint(_Monitor):
         self.save_weights_only = save_weights_only
         self.save_freq = save_freq
         if initial_value_threshold is not None:
-            self.best = _real(self._op, "initial_value_threshold", initial_value_threshold)
+            self.best = finite(self._op, "initial_value_threshold", initial_value_threshold)
         self._epoch = self._unsaved = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -849,15 +850,11 @@ class ReduceLROnPlateau(_Monitor):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.factor = _real(self._op, "factor", factor)
-        if not 0 <= self.factor < 1:
-            raise ValueError(f"{self._op}: factor must be at least 0 and below 1, got {factor!r}")
+        self.factor = fraction(self._op, "factor", factor)
         self.patience = integer(self._op, "patience", patience, 0)
         self.verbose = verbose
         self.cooldown = integer(self._op, "cooldown", cooldown, 0)
-        self.min_lr = _real(self._op, "min_lr", min_lr)
-        if self.min_lr < 0:
-            raise ValueError(f"{self._op}: min_lr must be at least 0, got {min_lr!r}")
+        self.min_lr = not_negative(self._op, "min_lr", min_lr)
         self.wait = self.cooldown_counter = 0
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -937,10 +934,9 @@ class LearningRateScheduler(Callback):
         """Set the learning rate."""
         op = "LearningRateScheduler"
         optimizer = self.model.optimizer
-        given = self.schedule(epoch, float(optimizer.learning_rate)) if self._takes_rate else self.schedule(epoch)
-        rate = _real(op, f"what schedule returns for epoch {epoch}", given)
-        if rate < 0:
-            raise ValueError(f"{op}: what schedule returns for epoch {epoch} must be at least 0, got {given!r}")
+        given: Any = self.schedule(epoch, float(optimizer.learning_rate)) if self._takes_rate else self.schedule(epoch)
+        given = given.item() if getattr(given, "ndim", None) == 0 else given  # an array without axes will do, too
+        rate = not_negative(op, f"what schedule returns for epoch {epoch}", given)
         _set_learning_rate(op, optimizer, rate)
         if self.verbose:
             _tell(f"Epoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
@@ -1289,15 +1285,6 @@ def _one_cell(value: Any) -> Any:
 
 def _tell(line: str) -> None:
     print(line, flush=True)
-
-
-def _real(op: str, name: str, value: Any) -> float:
-    number = None if isinstance(value, (bool, str)) else _number(value)
-    if not isinstance(number, float):
-        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-    if not math.isfinite(number):
-        raise ValueError(f"{op}: {name} must be finite, got {value!r}")
-    return number
 
 
 def _takes_two(function: Callable[..., Any]) -> bool:

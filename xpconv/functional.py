@@ -29,6 +29,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
+from xpconv.arguments import boolean
 from xpconv.arrays import CheckedArrays, as_array, float_arrays, index_array
 from xpconv.device import Device, on_its_card
 from xpconv.geometry import (
@@ -421,7 +422,7 @@ def max_pool2d(
     op = "max_pool2d"
     place, (x,) = float_arrays(op, device, x=x)
     geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, dilation, ceil_mode, data_format)
-    wanted = _flag(op, "return_indices", return_indices)
+    wanted = boolean(op, "return_indices", return_indices)
     y, indices = place.kernels.max_pool2d_forward(x.reshape(geometry.x_shape), geometry, wanted)
     if not wanted:
         return _as_given(y, x.ndim)
@@ -577,7 +578,7 @@ def avg_pool2d(
     op = "avg_pool2d"
     place, (x,) = float_arrays(op, device, x=x)
     geometry = _pooling(op, x.shape, "x.shape", pool_size, stride, padding, 1, ceil_mode, data_format)
-    include = _flag(op, "count_include_pad", count_include_pad)
+    include = boolean(op, "count_include_pad", count_include_pad)
     y = place.kernels.avg_pool2d_forward(x.reshape(geometry.x_shape), geometry, include)
     return _as_given(y, x.ndim)
 
@@ -625,7 +626,7 @@ def avg_pool2d_backward(
     x_shape = _shape(op, "input_shape", input_shape)
     geometry = _pooling(op, x_shape, "input_shape", pool_size, stride, padding, 1, ceil_mode, data_format)
     dy = _gradient(op, dy, geometry, len(x_shape))
-    include = _flag(op, "count_include_pad", count_include_pad)
+    include = boolean(op, "count_include_pad", count_include_pad)
     return _as_given(place.kernels.avg_pool2d_backward(dy, geometry, include), len(x_shape))
 
 
@@ -947,7 +948,7 @@ def _adaptive_max(
     # Where it was computed, the geometry of the images, the maxima, and where they are if that is wanted.
     place, (x,) = float_arrays(op, device, x=x)
     whole, y_shape, parts = _adaptive(op, x.shape, "x.shape", output_size, data_format)
-    wanted = _flag(op, "return_indices", return_indices)
+    wanted = boolean(op, "return_indices", return_indices)
     xp, images = place.xp, x.reshape(whole.x_shape)
     y, indices = xp.empty(y_shape, x.dtype), xp.empty(y_shape, np.int64) if wanted else None
     for part in parts:
@@ -1115,12 +1116,6 @@ def _shape(op: str, name: str, value: Sequence[int]) -> tuple[int, ...]:
     if any(length < 0 for length in shape):
         raise ValueError(f"{op}: {name} must not be negative, got {value!r}")
     return shape
-
-
-def _flag(op: str, name: str, value: object) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
-    return bool(value)
 
 
 def _check_bias(op: str, b: Array | None, filters: int, w: Array) -> None:
@@ -1309,7 +1304,7 @@ def _plane_axes(data_format: str) -> Pair:
 
 
 def _without_plane(op: str, y: Array, keepdims: bool, data_format: str) -> Array:
-    return y if _flag(op, "keepdims", keepdims) else y.squeeze(_plane_axes(data_format))
+    return y if boolean(op, "keepdims", keepdims) else y.squeeze(_plane_axes(data_format))
 
 
 def _with_plane(op: str, name: str, value: Array, input_shape: Sequence[int], data_format: str) -> Array:

@@ -19,17 +19,23 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
+
+from xpconv.arguments import boolean
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 Pair: TypeAlias = tuple[int, int]
 IntOrPair: TypeAlias = int | Sequence[int]
+OpenSize: TypeAlias = tuple[int | None, int | None]  # of images whose height or width is not known yet
 Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 # Elements of 8 bytes that an array can have at most.
 LARGEST_ARRAY = 2**60
+
+# A length that is known, or one that may not be.
+Length = TypeVar("Length", int, int | None)
 
 DATA_FORMATS: tuple[DataFormat, ...] = ("channels_first", "channels_last")
 
@@ -127,9 +133,26 @@ class Conv2dGeometry(Window2d):
         return *self.kernel_size, per_group, self.filters
 
 
-def batch_shape(batch: int, channels: int, size: Pair, data_format: DataFormat) -> tuple[int, int, int, int]:
-    """Shape of a batch of images in the given data format."""
-    return (batch, channels, *size) if data_format == "channels_first" else (batch, *size, channels)
+def batch_shape(
+    batch: Length, channels: Length, size: tuple[Length, Length], data_format: DataFormat
+) -> tuple[Length, Length, Length, Length]:
+    """Shape of a batch of images in the given data format; None stands for what is not known."""
+    height, width = size
+    return (batch, channels, height, width) if data_format == "channels_first" else (batch, height, width, channels)
+
+
+def image_entries(shape: Sequence[int | None], data_format: DataFormat) -> tuple[int | None, int | None, OpenSize]:
+    """Take apart what :func:`batch_shape` puts together: the batch, the channels, and (height, width); each may be None.
+
+    Raises:
+        ValueError: There are not four axes.
+    """
+    if len(shape) != 4:
+        axes = "(batch, channels, height, width)" if data_format == "channels_first" else "(batch, height, width, channels)"
+        raise ValueError(f"the input must have the 4 axes {axes}, got {len(shape)}: {tuple(shape)}")
+    if data_format == "channels_first":
+        return shape[0], shape[1], (shape[2], shape[3])
+    return shape[0], shape[3], (shape[1], shape[2])
 
 
 def check_data_format(op: str, data_format: str) -> DataFormat:
@@ -140,15 +163,15 @@ def check_data_format(op: str, data_format: str) -> DataFormat:
     return data_format
 
 
-def integer(op: str, name: str, value: Any, minimum: int) -> int:
-    """Return ``value`` as int; refuse booleans, fractions and anything below ``minimum``."""
+def integer(op: str, name: str, value: Any, minimum: int | None = None) -> int:
+    """Return ``value`` as int; refuse booleans, fractions and, if there is one, anything below ``minimum``."""
     if isinstance(value, bool):
         raise TypeError(f"{op}: {name} must be an integer, got {value!r}")
     try:
         result = operator.index(value)
     except TypeError:
         raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
-    if result < minimum:
+    if minimum is not None and result < minimum:
         raise ValueError(f"{op}: {name} must be at least {minimum}, got {value!r}")
     return result
 
@@ -229,8 +252,7 @@ def window_2d(
     # Between the taps of a window of one there is no step: a huge one would only overflow an address.
     rows, columns = pair(op, "dilation", dilation, 1)
     dilations = (1 if kernel[0] == 1 else rows, 1 if kernel[1] == 1 else columns)
-    if not isinstance(ceil_mode, bool):
-        raise TypeError(f"{op}: ceil_mode must be True or False, got {ceil_mode!r}")
+    ceil_mode = boolean(op, "ceil_mode", ceil_mode)
     pads = _paddings(op, padding, size, kernel, steps, dilations)
     padded = (size[0] + sum(pads[0]), size[1] + sum(pads[1]))
     span = (window_span(kernel[0], dilations[0]), window_span(kernel[1], dilations[1]))

@@ -7,7 +7,6 @@ same weights.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from xpconv.arguments import finite, not_negative, positive
+from xpconv.configuration import Described, found
+from xpconv.geometry import integer
 from xpconv.naming import resolve
 
 # Name of a rule -> the variance that it gives to each of n inputs, times n.
@@ -46,14 +48,13 @@ def initial_std(op: str, weight_init_std: float | str, inputs: int) -> float:
                 f"{op}: weight_init_std must be a number or one of {', '.join(map(repr, VARIANCES))}, got {weight_init_std!r}"
             )
         return math.sqrt(VARIANCES[weight_init_std.lower()] / inputs)
-    if isinstance(weight_init_std, bool) or not isinstance(weight_init_std, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: weight_init_std must be a number or a name, got {weight_init_std!r}")
-    if not 0 <= weight_init_std < math.inf:
-        raise ValueError(f"{op}: weight_init_std must be at least 0 and finite, got {weight_init_std!r}")
-    return float(weight_init_std)
+    try:
+        return not_negative(op, "weight_init_std", weight_init_std)
+    except TypeError:
+        raise TypeError(f"{op}: weight_init_std must be a number or a name, got {weight_init_std!r}") from None
 
 
-class Initializer:
+class Initializer(Described):
     """What all initializers share. Derive from it for one of your own, and override :meth:`values`.
 
     Example:
@@ -91,18 +92,6 @@ class Initializer:
     def values(self, shape: tuple[int, ...], random: Any) -> NDArray[Any]:
         """The values, of this shape, in float64."""
         raise NotImplementedError(f"{type(self).__name__} must override values")
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make such an initializer again; here: the attributes that are named as they are."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Initializer:
-        """Make an initializer of what :meth:`get_config` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
 
 
 class Zeros(Initializer):
@@ -182,7 +171,7 @@ class Identity(Initializer):
     """
 
     def __init__(self, gain: float = 1.0) -> None:
-        self.gain = _number("Identity", "gain", gain)
+        self.gain = finite("Identity", "gain", gain)
 
     def values(self, shape: tuple[int, ...], random: Any) -> NDArray[Any]:
         """The values, of this shape."""
@@ -206,12 +195,7 @@ class RandomInitializer(Initializer):
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        op = type(self).__name__
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer))):
-            raise TypeError(f"{op}: seed must be an integer or None, got {seed!r}")
-        if seed is not None and seed < 0:
-            raise ValueError(f"{op}: seed must be at least 0, got {seed!r}")
-        self.seed = None if seed is None else int(seed)
+        self.seed = None if seed is None else integer(type(self).__name__, "seed", seed, 0)
 
     def values(self, shape: tuple[int, ...], random: Any) -> NDArray[Any]:
         """The values, of this shape."""
@@ -241,7 +225,7 @@ class RandomUniform(RandomInitializer):
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.minval, self.maxval = _number("RandomUniform", "minval", minval), _number("RandomUniform", "maxval", maxval)
+        self.minval, self.maxval = finite("RandomUniform", "minval", minval), finite("RandomUniform", "maxval", maxval)
         if self.minval > self.maxval:
             raise ValueError(f"RandomUniform: minval must not be above maxval, got minval={minval!r}, maxval={maxval!r}")
 
@@ -269,8 +253,8 @@ class RandomNormal(RandomInitializer):
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.mean = _number("RandomNormal", "mean", mean)
-        self.stddev = _number("RandomNormal", "stddev", stddev, least=0)
+        self.mean = finite("RandomNormal", "mean", mean)
+        self.stddev = not_negative("RandomNormal", "stddev", stddev)
 
     def draw(self, shape: tuple[int, ...], random: Any) -> NDArray[Any]:
         """Draw the values."""
@@ -296,8 +280,8 @@ class TruncatedNormal(RandomInitializer):
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.mean = _number("TruncatedNormal", "mean", mean)
-        self.stddev = _number("TruncatedNormal", "stddev", stddev, least=0)
+        self.mean = finite("TruncatedNormal", "mean", mean)
+        self.stddev = not_negative("TruncatedNormal", "stddev", stddev)
 
     def draw(self, shape: tuple[int, ...], random: Any) -> NDArray[Any]:
         """Draw the values."""
@@ -341,9 +325,7 @@ class VarianceScaling(RandomInitializer):
     ) -> None:
         super().__init__(seed)
         op = type(self).__name__
-        self.scale = _number(op, "scale", scale)
-        if self.scale <= 0:
-            raise ValueError(f"{op}: scale must be above 0, got {scale!r}")
+        self.scale = positive(op, "scale", scale)
         self.mode = mode
         self._fan = resolve(op, "mode", mode, _MODES)
         self.distribution = distribution
@@ -504,7 +486,7 @@ class Orthogonal(RandomInitializer):
 
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         super().__init__(seed)
-        self.gain = _number("Orthogonal", "gain", gain)
+        self.gain = finite("Orthogonal", "gain", gain)
 
     def draw(self, shape: tuple[int, ...], random: Any) -> NDArray[Any]:
         """Draw the values."""
@@ -570,19 +552,11 @@ def get(identifier: Any, op: str = "get", argument: str = "initializer") -> Init
         >>> xc.initializers.get("zeros"), xc.initializers.get({"class_name": "Constant", "config": {"value": 2.0}})
         (Zeros(), Constant(value=2.0))
     """
-    if isinstance(identifier, Initializer):
-        return identifier
-    if isinstance(identifier, str):
-        return resolve(op, argument, identifier, _KNOWN)()
-    if isinstance(identifier, dict) and "class_name" in identifier:
-        return resolve(op, argument, identifier["class_name"], _KNOWN).from_config(identifier.get("config") or {})
-    if isinstance(identifier, type) and issubclass(identifier, Initializer):
-        return identifier()
     if isinstance(identifier, np.ndarray):
         return Constant(identifier)
-    if callable(identifier):
+    if callable(identifier) and not isinstance(identifier, (Initializer, type)):
         return _Function(identifier)
-    raise TypeError(f"{op}: {argument} must be a name such as 'he_normal' or an Initializer, got {identifier!r}")
+    return found(op, argument, identifier, Initializer, _KNOWN, "a name such as 'he_normal' or an Initializer")
 
 
 class _Function(Initializer):
@@ -662,12 +636,3 @@ def _product(op: str, shape: tuple[int, ...], axes: Sequence[int]) -> int:
     if any(not -len(shape) <= axis < len(shape) for axis in axes):
         raise ValueError(f"{op}: the axes {list(axes)} are not all there in a weight of shape {shape}")
     return math.prod(shape[axis] for axis in axes)
-
-
-def _number(op: str, name: str, value: Any, least: float = -math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value >= least):
-        bound = f"at least {least} and " if least > -math.inf else ""
-        raise ValueError(f"{op}: {name} must be {bound}finite, got {value!r}")
-    return float(value)

@@ -8,6 +8,7 @@ import numpy as np
 
 from xpconv.arrays import CheckedArrays, aligned, as_array, is_floating, is_real
 from xpconv.device import asarray, card_of, to_numpy
+from xpconv.geometry import integer
 
 # How far the probabilities of a row may be from summing to one.
 ROW_SUM_TOLERANCE = 1e-3
@@ -133,11 +134,7 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Any:
         largest = labels.max()
         classes = int(largest) + 1 if np.isfinite(largest) else 1
     else:
-        if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
-            raise TypeError(f"to_categorical: num_classes must be an integer, got {num_classes!r}")
-        classes = int(num_classes)
-        if classes < 1:
-            raise ValueError(f"to_categorical: num_classes must be at least 1, got {num_classes}")
+        classes = integer("to_categorical", "num_classes", num_classes, 1)
     wrong = ~((labels >= 0) & (labels < classes) & (np.floor(labels) == labels))
     if wrong.any():
         first = tuple(int(at) for at in np.unravel_index(int(wrong.argmax()), wrong.shape))

@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from xpconv.arrays import FLOAT_DTYPES, aligned, as_array, float_arrays, is_floating, is_real
+from xpconv.arguments import boolean, fraction_or_one, positive
+from xpconv.arrays import FLOAT_DTYPES, aligned, float_arrays, is_floating, real_array
+from xpconv.configuration import Described, found
 from xpconv.device import Device, asarray, card_of, number, to_numpy
+from xpconv.geometry import integer
 from xpconv.labels import ROW_SUM_TOLERANCE
 from xpconv.layers.tape import current_run
-from xpconv.naming import resolve, snake_case
+from xpconv.naming import snake_case
 
 Array: TypeAlias = Any
 
@@ -36,7 +38,7 @@ EPSILON = 1e-7
 REDUCTIONS = ("sum_over_batch_size", "mean", "sum", "none", None)
 
 
-class Loss:
+class Loss(Described):
     """What all losses share. Derive from it for a loss of your own.
 
     Override :meth:`call` and :meth:`gradient`; :meth:`check`, too, if labels have not the shape of the predictions. There is
@@ -68,8 +70,6 @@ class Loss:
 
     #: The axis of the predictions that the losses of the samples have not.
     axis: int = -1
-    #: Names of the arguments of the constructor beyond ``reduction`` and ``name``, for :meth:`get_config`.
-    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, reduction: str | None = "sum_over_batch_size", name: str | None = None) -> None:
         if not any(reduction == known for known in REDUCTIONS):
@@ -110,7 +110,7 @@ class Loss:
             TypeError: No array of real numbers.
             ValueError: Another shape, or values that the loss is not made for.
         """
-        labels = self._real(y_true)
+        labels = real_array(self.name, "y_true", y_true)
         labels, shape = same_rank(labels, tuple(y_pred_shape))
         if not _fits(labels.shape, shape):
             raise ValueError(
@@ -198,15 +198,6 @@ class Loss:
             dy = (dy * share).astype(y_pred.dtype, copy=False)
             return self._reduced(place, losses, weights, divisor), dy.reshape(given.shape)
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, by name."""
-        return {**{name: getattr(self, name) for name in self.settings}, "reduction": self.reduction, "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Loss:
-        """Make the loss that :meth:`get_config` described."""
-        return cls(**config)
-
     # ---- within ----------------------------------------------------------------------------------------------------------
 
     def _prepared(self, place: Device, y_true: Array, y_pred: Array, checked: bool) -> tuple[Array, Array]:
@@ -215,12 +206,6 @@ class Loss:
         labels = y_true if checked else self.check(y_true, y_pred.shape)
         labels = aligned(asarray(labels, device=place, dtype=self._label_dtype(y_pred.dtype)))
         return self._aligned(labels, y_pred)
-
-    def _real(self, y_true: Array) -> Array:
-        labels = as_array(self.name, "y_true", y_true)
-        if not is_real(labels.dtype):
-            raise TypeError(f"{self.name}: y_true must hold real numbers, got dtype {labels.dtype}")
-        return labels
 
     def _label_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return dtype
@@ -358,7 +343,7 @@ class Huber(Loss):
         name: As for :class:`Loss`.
 
     Raises:
-        ValueError: ``delta`` is not finite and more than 0.
+        TypeError, ValueError: ``delta`` is no finite number more than 0.
 
     Example:
         >>> import numpy as np, xpconv.losses
@@ -366,15 +351,11 @@ class Huber(Loss):
         1.5
     """
 
-    settings = ("delta",)
-
     def __init__(
         self, delta: float = 1.0, reduction: str | None = "sum_over_batch_size", name: str | None = "huber_loss"
     ) -> None:
         super().__init__(reduction, name)
-        if not (isinstance(delta, (int, float, np.number)) and 0 < delta < math.inf):
-            raise ValueError(f"{type(self).__name__}: delta must be a finite number more than 0, got {delta!r}")
-        self.delta = float(delta)
+        self.delta = positive(type(self).__name__, "delta", delta)
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """Losses of the samples."""
@@ -517,7 +498,8 @@ class BinaryCrossentropy(Loss):
 
     Raises:
         ValueError: A ``label_smoothing`` that is not from 0 to 1.
-        TypeError: An ``axis`` that is no integer.
+        TypeError: A ``from_logits`` that is not True or False, a ``label_smoothing`` that is no number, an ``axis`` that is no
+            integer.
 
     Example:
         >>> import numpy as np, xpconv.losses
@@ -528,8 +510,6 @@ class BinaryCrossentropy(Loss):
         500.0
     """
 
-    settings = ("from_logits", "label_smoothing", "axis")
-
     def __init__(
         self,
         from_logits: bool = False,
@@ -539,9 +519,10 @@ class BinaryCrossentropy(Loss):
         name: str | None = None,
     ) -> None:
         super().__init__(reduction, name)
-        self.from_logits = bool(from_logits)
-        self.label_smoothing = _smoothing(type(self).__name__, label_smoothing)
-        self.axis = _axis(type(self).__name__, axis)
+        op = type(self).__name__
+        self.from_logits = boolean(op, "from_logits", from_logits)
+        self.label_smoothing = fraction_or_one(op, "label_smoothing", label_smoothing)
+        self.axis = integer(op, "axis", axis)
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """Losses of the samples."""
@@ -643,7 +624,8 @@ class CategoricalCrossentropy(_SoftmaxLoss):
 
     Raises:
         ValueError: A ``label_smoothing`` that is not from 0 to 1.
-        TypeError: An ``axis`` that is no integer.
+        TypeError: A ``from_logits`` that is not True or False, a ``label_smoothing`` that is no number, an ``axis`` that is no
+            integer.
 
     Notes:
         Rows of labels must sum to 1, which Keras doesn't ask for, and there must be two classes at least, for fewer of which
@@ -660,8 +642,6 @@ class CategoricalCrossentropy(_SoftmaxLoss):
 y_pred.shape=(2, 2); for class numbers use sparse_categorical_crossentropy, or to_categorical(y_true, 2) as labels
     """
 
-    settings = ("from_logits", "label_smoothing", "axis")
-
     def __init__(
         self,
         from_logits: bool = False,
@@ -671,9 +651,10 @@ y_pred.shape=(2, 2); for class numbers use sparse_categorical_crossentropy, or t
         name: str | None = None,
     ) -> None:
         super().__init__(reduction, name)
-        self.from_logits = bool(from_logits)
-        self.label_smoothing = _smoothing(type(self).__name__, label_smoothing)
-        self.axis = _axis(type(self).__name__, axis)
+        op = type(self).__name__
+        self.from_logits = boolean(op, "from_logits", from_logits)
+        self.label_smoothing = fraction_or_one(op, "label_smoothing", label_smoothing)
+        self.axis = integer(op, "axis", axis)
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """Losses of the samples."""
@@ -736,7 +717,7 @@ class SparseCategoricalCrossentropy(_SoftmaxLoss):
         name: As for :class:`Loss`.
 
     Raises:
-        TypeError: An ``ignore_class`` or ``axis`` that is no integer.
+        TypeError: A ``from_logits`` that is not True or False, an ``ignore_class`` or ``axis`` that is no integer.
 
     Notes:
         On TensorFlow, Keras knows the last axis only.
@@ -752,8 +733,6 @@ class SparseCategoricalCrossentropy(_SoftmaxLoss):
 (1 of 2 are wrong, y_true.shape=(2,))
     """
 
-    settings = ("from_logits", "ignore_class", "axis")
-
     def __init__(
         self,
         from_logits: bool = False,
@@ -763,9 +742,10 @@ class SparseCategoricalCrossentropy(_SoftmaxLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(reduction, name)
-        self.from_logits = bool(from_logits)
-        self.ignore_class = None if ignore_class is None else _integer(type(self).__name__, "ignore_class", ignore_class)
-        self.axis = _axis(type(self).__name__, axis)
+        op = type(self).__name__
+        self.from_logits = boolean(op, "from_logits", from_logits)
+        self.ignore_class = None if ignore_class is None else integer(op, "ignore_class", ignore_class)
+        self.axis = integer(op, "axis", axis)
 
     def call(self, y_true: Array, y_pred: Array) -> Array:
         """Losses of the samples."""
@@ -798,7 +778,7 @@ class SparseCategoricalCrossentropy(_SoftmaxLoss):
         Returns:
             int64, without the axis of the classes. See :meth:`Loss.check`.
         """
-        labels = self._real(y_true)
+        labels = real_array(self.name, "y_true", y_true)
         shape = tuple(y_pred_shape)
         axis = self._class_axis(shape)
         bare = (*shape[:axis], *shape[axis + 1 :])
@@ -1032,18 +1012,10 @@ def get(identifier: Any, op: str = "losses.get") -> Loss | None:
         >>> xpconv.losses.get({"class_name": "Huber", "config": {"delta": 2.0}}).delta
         2.0
     """
-    if identifier is None or isinstance(identifier, Loss):
-        return identifier
-    if isinstance(identifier, str):
-        return resolve(op, "loss", identifier, _BY_NAME)()
-    if isinstance(identifier, Mapping):
-        if "class_name" not in identifier:
-            raise ValueError(f"{op}: loss must have 'class_name' and 'config', got {dict(identifier)!r}")
-        return resolve(op, "loss", identifier["class_name"], _BY_CLASS_NAME).from_config(identifier.get("config") or {})
-    if isinstance(identifier, type) and issubclass(identifier, Loss):
-        return identifier()
-    if callable(identifier):
-        known = _of_function(identifier)
+    if identifier is None:
+        return None
+    if callable(identifier) and not isinstance(identifier, (Loss, type)):
+        known = of_function(identifier)
         if known is not None:
             return known()
         name = getattr(identifier, "__name__", repr(identifier))
@@ -1051,10 +1023,16 @@ def get(identifier: Any, op: str = "losses.get") -> Loss | None:
             f"{op}: loss is {name!r}, and nothing differentiates a plain function; derive a class from xpconv.losses.Loss with "
             "call, its formula, and gradient, the formula's derivative"
         )
-    raise TypeError(f"{op}: loss must be a name such as 'mse', a Loss or a dictionary, got {identifier!r}")
+    expected = "a name such as 'mse', a Loss or a dictionary"
+    return found(op, "loss", identifier, Loss, _BY_CLASS_NAME, expected, by_name=_BY_NAME)
 
 
 # ---- shared with the metrics ---------------------------------------------------------------------------------------------
+
+
+def of_function(function: Any) -> type[Loss] | None:
+    """The loss that a function stands for, or None; it may be something that no dictionary takes as a key."""
+    return next((cls for known, cls in OF_FUNCTION.items() if known is function), None)
 
 
 def predictions(op: str, y_pred: Array) -> tuple[Device, Array]:
@@ -1101,9 +1079,7 @@ def broadcast_weights(op: str, sample_weight: Array, shape: tuple[int, ...], pla
         TypeError: No array of real numbers.
         ValueError: Weights that do not go with the shape.
     """
-    given = as_array(op, "sample_weight", sample_weight)
-    if not is_real(given.dtype):
-        raise TypeError(f"{op}: sample_weight must hold real numbers, got dtype {given.dtype}")
+    given = real_array(op, "sample_weight", sample_weight)
     weights = asarray(given, device=place, dtype=dtype)
     if weights.ndim == len(shape) + 1 and weights.shape[-1] == 1:
         weights = weights[..., 0]
@@ -1146,10 +1122,6 @@ def _on_scores(loss: Any) -> Loss:
     return twin
 
 
-def _of_function(function: Any) -> type[Loss] | None:
-    return next((cls for known, cls in OF_FUNCTION.items() if known is function), None)
-
-
 def _fits(labels: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     return len(labels) == len(shape) and all(size in (None, found) for size, found in zip(shape, labels, strict=True))
 
@@ -1158,22 +1130,3 @@ def _axis_of(loss: Loss, shape: tuple[int | None, ...]) -> int:
     if not -len(shape) <= loss.axis < len(shape):
         raise ValueError(f"{loss.name}: y_pred has no axis {loss.axis}, its shape is {shape}")
     return loss.axis % len(shape)
-
-
-def _axis(op: str, axis: Any) -> int:
-    return _integer(op, "axis", axis)
-
-
-def _integer(op: str, name: str, value: Any) -> int:
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
-
-
-def _smoothing(op: str, value: Any) -> float:
-    if not (isinstance(value, (int, float, np.number)) and 0 <= value <= 1):
-        raise ValueError(f"{op}: label_smoothing must be a number from 0 to 1, got {value!r}")
-    return float(value)

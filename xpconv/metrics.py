@@ -9,14 +9,17 @@ A metric adds to its sums at every batch, and divides them when it is asked::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from xpconv import losses
-from xpconv.arrays import as_array, is_real
+from xpconv.arguments import finite
+from xpconv.arrays import real_array
+from xpconv.configuration import Described, found
 from xpconv.device import Device, asarray, card_of, fetch
+from xpconv.geometry import integer
 from xpconv.losses import broadcast_weights, predictions, same_rank
 from xpconv.naming import resolve as resolve_name
 from xpconv.naming import snake_case
@@ -24,7 +27,7 @@ from xpconv.naming import snake_case
 Array: TypeAlias = Any
 
 
-class Metric:
+class Metric(Described):
     """What all metrics share. Derive from it for a metric of your own: override :meth:`update_state` and :meth:`result`.
 
     Sums are kept by :meth:`add` under names of ``sums``, and start from 0; :meth:`fetched` brings them to the host.
@@ -49,8 +52,6 @@ class Metric:
 
     #: Names of the sums.
     sums: ClassVar[tuple[str, ...]] = ()
-    #: Names of the arguments of the constructor beyond ``name``, for :meth:`get_config`.
-    settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str | None = None) -> None:
         self.name = snake_case(type(self).__name__) if name is None else name
@@ -92,19 +93,6 @@ class Metric:
         self.update_state(y_true, y_pred, sample_weight)
         return self.result()
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, by name."""
-        return {**{name: getattr(self, name) for name in self.settings}, "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Metric:
-        """Make the metric that :meth:`get_config` described."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
-
 
 class _WeightedMean(Metric):
     """Sum of weighted values by sum of weights; a sample that has several values counts by their mean."""
@@ -117,6 +105,8 @@ class _WeightedMean(Metric):
         with place.current(), np.errstate(all="ignore"):
             if sample_weight is None:
                 total, count = values.sum(dtype=np.float64), float(samples)
+            elif isinstance(sample_weight, (int, float)):  # a model's, at every step: nothing goes to the card for it
+                total, count = values.sum(dtype=np.float64) * sample_weight, float(samples * sample_weight)
             else:
                 weights = broadcast_weights(self.name, sample_weight, values.shape, place, np.float64)
                 total = (values * weights).sum(dtype=np.float64)
@@ -193,12 +183,17 @@ class MeanMetricWrapper(_WeightedMean):
             raise TypeError(f"{type(self).__name__}: fn must be a function, got {fn!r}")
         super().__init__(getattr(fn, "__name__", None) if name is None else name)
         self.fn, self.options = fn, options
+        of_loss = losses.of_function(fn)
+        self._loss = None if of_loss is None else of_loss(**options)
 
     def update_state(self, y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> None:
         """Take a batch into account; see :meth:`Metric.update_state`."""
         place, y_pred = predictions(self.name, y_pred)
-        with place.current():
-            values = self.fn(_labels(self.name, y_true, place), y_pred, **self.options)
+        if self._loss is None:
+            with place.current():
+                values = self.fn(_labels(self.name, y_true, place), y_pred, **self.options)
+        else:
+            values = _values_of(self._loss, y_true, y_pred)
         shape = np.shape(values)
         if shape[:1] != y_pred.shape[:1]:
             raise ValueError(f"{self.name}: fn must give values for the {len(y_pred)} samples of y_pred, got the shape {shape}")
@@ -251,7 +246,7 @@ class BinaryAccuracy(_Accuracy):
         threshold: Predictions larger than this stand for 1, others for 0, and NaN for neither.
 
     Raises:
-        ValueError: ``threshold`` is no finite number.
+        TypeError, ValueError: ``threshold`` is no finite number.
 
     Example:
         >>> import numpy as np, xpconv.metrics
@@ -259,11 +254,9 @@ class BinaryAccuracy(_Accuracy):
         0.75
     """
 
-    settings = ("threshold",)
-
-    def __init__(self, name: str | None = None, threshold: float = 0.5) -> None:
+    def __init__(self, name: str | None = None, *, threshold: float = 0.5) -> None:
         super().__init__(name)
-        self.threshold = _threshold(type(self).__name__, "threshold", threshold)
+        self.threshold = finite(type(self).__name__, "threshold", threshold)
 
     def _right(self, xp: Any, y_true: Array, y_pred: Array) -> Array:
         y_true, y_pred = _alike(self.name, y_true, y_pred)
@@ -308,15 +301,9 @@ class SparseCategoricalAccuracy(_Accuracy):
 
 
 class _TopK(_Accuracy):
-    settings = ("k",)
-
     def __init__(self, k: int = 5, name: str | None = None) -> None:
         super().__init__(name)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-            raise TypeError(f"{type(self).__name__}: k must be an integer, got {k!r}")
-        if k < 1:
-            raise ValueError(f"{type(self).__name__}: k must be at least 1, got {k}")
-        self.k = int(k)
+        self.k = integer(type(self).__name__, "k", k, 1)
 
     def _among(self, xp: Any, numbers: Array, y_pred: Array) -> Array:
         asked = numbers[..., None] == xp.arange(y_pred.shape[-1])
@@ -390,8 +377,7 @@ class _MeanOfLoss(_WeightedMean):
     def update_state(self, y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> None:
         """Take a batch into account; see :meth:`Metric.update_state`. Labels on a card are not looked at."""
         place, y_pred = predictions(self.name, y_pred)
-        labels = self._loss.check(y_true, y_pred.shape, values=card_of(y_true) is None)
-        self._take(place, self._loss.values(labels, y_pred, checked=True), sample_weight)
+        self._take(place, _values_of(self._loss, y_true, y_pred), sample_weight)
 
 
 class MeanSquaredError(_MeanOfLoss):
@@ -459,9 +445,7 @@ class BinaryCrossentropy(_MeanOfLoss):
         0.693147
     """
 
-    settings = ("from_logits", "label_smoothing")
-
-    def __init__(self, name: str | None = None, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
+    def __init__(self, name: str | None = None, *, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         super().__init__(name)
         self._loss = losses.BinaryCrossentropy(from_logits, label_smoothing, name=self.name)
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
@@ -482,10 +466,8 @@ class CategoricalCrossentropy(_MeanOfLoss):
         0.693147
     """
 
-    settings = ("from_logits", "label_smoothing", "axis")
-
     def __init__(
-        self, name: str | None = None, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+        self, name: str | None = None, *, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
     ) -> None:
         super().__init__(name)
         self._loss = losses.CategoricalCrossentropy(from_logits, label_smoothing, axis, name=self.name)
@@ -510,10 +492,8 @@ class SparseCategoricalCrossentropy(_MeanOfLoss):
         0.693147
     """
 
-    settings = ("from_logits", "ignore_class", "axis")
-
     def __init__(
-        self, name: str | None = None, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
+        self, name: str | None = None, *, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
     ) -> None:
         super().__init__(name)
         self._loss = losses.SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis, name=self.name)
@@ -541,15 +521,12 @@ class _Confusion(Metric):
     """Of positive predictions and positive labels."""
 
     sums = ("true_positives", "others")
-    settings = ("thresholds", "class_id")
 
-    def __init__(self, thresholds: float | None = None, class_id: int | None = None, name: str | None = None) -> None:
+    def __init__(self, thresholds: float | None = None, *, class_id: int | None = None, name: str | None = None) -> None:
         super().__init__(name)
         op = type(self).__name__
-        self.thresholds = None if thresholds is None else _threshold(op, "thresholds", thresholds)
-        if class_id is not None and (isinstance(class_id, bool) or not isinstance(class_id, (int, np.integer))):
-            raise TypeError(f"{op}: class_id must be an integer, got {class_id!r}")
-        self.class_id = class_id
+        self.thresholds = None if thresholds is None else finite(op, "thresholds", thresholds)
+        self.class_id = None if class_id is None else integer(op, "class_id", class_id)
 
     def update_state(self, y_true: Array, y_pred: Array, sample_weight: Array | None = None) -> None:
         """Take a batch into account; see :meth:`Metric.update_state`."""
@@ -656,6 +633,7 @@ _BY_NAME: dict[str, type[Metric]] = {
 # Names whose meaning hangs on the shapes: for yes or no, for class numbers, for rows of probabilities.
 _ACCURACIES: tuple[type[Metric], ...] = (BinaryAccuracy, SparseCategoricalAccuracy, CategoricalAccuracy)
 _CROSSENTROPIES: tuple[type[Metric], ...] = (BinaryCrossentropy, SparseCategoricalCrossentropy, CategoricalCrossentropy)
+_EXPECTED = "a name such as 'accuracy', a Metric, a dictionary or a function"
 _BY_SHAPES = {"accuracy": _ACCURACIES, "acc": _ACCURACIES, "crossentropy": _CROSSENTROPIES, "ce": _CROSSENTROPIES}
 
 
@@ -679,20 +657,11 @@ def get(identifier: Any, op: str = "metrics.get") -> Metric | None:
         >>> xpconv.metrics.get("top_k_categorical_accuracy")
         TopKCategoricalAccuracy(k=5, name='top_k_categorical_accuracy')
     """
-    if identifier is None or isinstance(identifier, Metric):
-        return identifier
-    if isinstance(identifier, str):
-        return resolve_name(op, "metric", identifier, _BY_NAME)()
-    if isinstance(identifier, Mapping):
-        if "class_name" not in identifier:
-            raise ValueError(f"{op}: metric must have 'class_name' and 'config', got {dict(identifier)!r}")
-        return resolve_name(op, "metric", identifier["class_name"], _BY_CLASS_NAME).from_config(identifier.get("config") or {})
-    if isinstance(identifier, type):
-        if issubclass(identifier, Metric):
-            return identifier()
-    elif callable(identifier):
+    if identifier is None:
+        return None
+    if callable(identifier) and not isinstance(identifier, (Metric, type)):
         return MeanMetricWrapper(identifier)
-    raise TypeError(f"{op}: metric must be a name such as 'accuracy', a Metric, a dictionary or a function, got {identifier!r}")
+    return found(op, "metric", identifier, Metric, _BY_CLASS_NAME, _EXPECTED, by_name=_BY_NAME)
 
 
 def resolve(
@@ -732,7 +701,7 @@ def resolve(
         return choice[_kind(y_true_shape, y_pred_shape)](name=identifier)
     metric = get(identifier, op)
     if metric is None:
-        raise TypeError(f"{op}: metric must be a name such as 'accuracy', a Metric, a dictionary or a function, got None")
+        raise TypeError(f"{op}: metric must be {_EXPECTED}, got None")
     return metric
 
 
@@ -742,14 +711,28 @@ def _kind(y_true_shape: tuple[int | None, ...], y_pred_shape: tuple[int | None, 
     return 1 if len(y_true_shape) < len(y_pred_shape) or y_true_shape[-1] == 1 else 2
 
 
+def bring_to_host(measured: Sequence[Metric]) -> None:
+    """Bring the sums of several metrics to the host at once, so that all their results together wait for a card once.
+
+    Args:
+        measured: The metrics; they go on from there.
+    """
+    entries = [(metric._state, name) for metric in measured for name in metric.sums]
+    for (state, name), value in zip(entries, fetch(*(state[name] for state, name in entries)), strict=True):
+        state[name] = value
+
+
 # ---- helpers -------------------------------------------------------------------------------------------------------------
 
 
+def _values_of(loss: losses.Loss, y_true: Array, y_pred: Array) -> Array:
+    # Labels on a card are not looked at: that would wait for them.
+    labels = loss.check(y_true, y_pred.shape, values=card_of(y_true) is None)
+    return loss.values(labels, y_pred, checked=True)
+
+
 def _labels(op: str, y_true: Array, place: Device) -> Array:
-    labels = as_array(op, "y_true", y_true)
-    if not is_real(labels.dtype):
-        raise TypeError(f"{op}: y_true must hold real numbers, got dtype {labels.dtype}")
-    return asarray(labels, device=place)
+    return asarray(real_array(op, "y_true", y_true), device=place)
 
 
 def _alike(op: str, y_true: Array, y_pred: Array) -> tuple[Array, Array]:
@@ -799,9 +782,3 @@ def _likeliest_is(xp: Any, numbers: Array, y_pred: Array) -> Array:
 def _has_nan(xp: Any, rows: Array) -> Array:
     # A maximum keeps NaN, and is one pass without a temporary.
     return xp.isnan(rows.max(axis=-1))
-
-
-def _threshold(op: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not (isinstance(value, (int, float, np.number)) and np.isfinite(value)):
-        raise ValueError(f"{op}: {name} must be a finite number, got {value!r}")
-    return float(value)

@@ -43,6 +43,17 @@ def resolve(op: str, argument: str, name: object, known: Mapping[str, T]) -> T:
     raise ValueError(f"{op}: {argument} {name!r} is unknown; {hint}Known are {', '.join(map(repr, sorted(known)))}")
 
 
+def resolve_word(op: str, argument: str, word: object, *known: str) -> str:
+    """Return the word of those known that ``word`` is, in whatever case; errors are those of :func:`resolve`.
+
+    Example:
+        >>> from xpconv.naming import resolve_word
+        >>> resolve_word("Conv2D", "padding", "SAME", "valid", "same")
+        'same'
+    """
+    return resolve(op, argument, word.lower() if isinstance(word, str) else word, {name: name for name in known})
+
+
 @functools.cache
 def snake_case(name: str) -> str:
     """A class' name as Keras makes a layer's name of it.

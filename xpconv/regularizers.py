@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from xpconv.arguments import not_negative
 from xpconv.arrays import as_array
+from xpconv.configuration import Described, found
 from xpconv.device import on_its_card
-from xpconv.naming import resolve
 
 Array = Any
 
 
-class Regularizer:
+class Regularizer(Described):
     """What all regularizers share. Derive from it for one of your own, and override :meth:`__call__` and :meth:`gradient`.
 
     Example:
@@ -38,18 +37,6 @@ class Regularizer:
         """The gradient of the penalty with respect to the weight: of its shape and dtype."""
         raise NotImplementedError(f"{type(self).__name__} must override gradient")
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make such a regularizer again; here: the attributes that are named as they are."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Regularizer:
-        """Make a regularizer of what :meth:`get_config` returned."""
-        return cls(**config)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
-
 
 class L1(Regularizer):
     """``l1 * sum(abs(w))``: drives weights to zero. The gradient at zero is zero.
@@ -70,7 +57,7 @@ class L1(Regularizer):
     """
 
     def __init__(self, l1: float = 0.01) -> None:
-        self.l1 = _factor("L1", "l1", l1)
+        self.l1 = not_negative("L1", "l1", l1)
 
     @on_its_card
     def __call__(self, w: Array) -> Any:
@@ -102,7 +89,7 @@ class L2(Regularizer):
     """
 
     def __init__(self, l2: float = 0.01) -> None:
-        self.l2 = _factor("L2", "l2", l2)
+        self.l2 = not_negative("L2", "l2", l2)
 
     @on_its_card
     def __call__(self, w: Array) -> Any:
@@ -132,7 +119,7 @@ class L1L2(Regularizer):
     """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
-        self.l1, self.l2 = _factor("L1L2", "l1", l1), _factor("L1L2", "l2", l2)
+        self.l1, self.l2 = not_negative("L1L2", "l1", l1), not_negative("L1L2", "l2", l2)
 
     @on_its_card
     def __call__(self, w: Array) -> Any:
@@ -182,15 +169,11 @@ def get(identifier: Any, op: str = "get", argument: str = "regularizer") -> Regu
         >>> xc.regularizers.get("l2"), xc.regularizers.get({"class_name": "L1", "config": {"l1": 0.5}})
         (L2(l2=0.01), L1(l1=0.5))
     """
-    if identifier is None or isinstance(identifier, Regularizer):
-        return identifier
-    if isinstance(identifier, str):
-        return resolve(op, argument, identifier, _BY_NAME)()
-    if isinstance(identifier, dict) and "class_name" in identifier:
-        return resolve(op, argument, identifier["class_name"], _CLASSES).from_config(identifier.get("config") or {})
-    if isinstance(identifier, type) and issubclass(identifier, Regularizer):
-        return identifier()
-    raise TypeError(f"{op}: {argument} must be a name such as 'l2', a Regularizer or None, got {identifier!r}")
+    if identifier is None:
+        return None
+    return found(
+        op, argument, identifier, Regularizer, _CLASSES, "a name such as 'l2', a Regularizer or None", by_name=_BY_NAME
+    )
 
 
 def _l1(w: Array, factor: float) -> Any:
@@ -200,11 +183,3 @@ def _l1(w: Array, factor: float) -> Any:
 def _l2(w: Array, factor: float) -> Any:
     with np.errstate(over="ignore"):  # the square of a huge weight is infinite, and so is the penalty
         return factor * (w * w).sum()
-
-
-def _factor(op: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{op}: {name} must be at least 0 and finite, got {value!r}")
-    return float(value)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xpconv.arguments import not_negative, positive
 from xpconv.arrays import as_array
 from xpconv.device import to_numpy
 from xpconv.files import atomic_write
@@ -112,12 +113,13 @@ def filters(
     count, channels = weights.shape[:2]
     if channel is not None and not 0 <= integer(op, "channel", channel, 0) < channels:
         raise ValueError(f"{op}: channel must be below {channels}, the number of channels, got {channel}")
-    if scale is not None and not 0 < scale < math.inf:
-        raise ValueError(f"{op}: scale must be above 0 and finite, got {scale!r}")
-    if margin is not None and not 0 <= margin < math.inf:
-        raise ValueError(f"{op}: margin must be at least 0 and finite, got {margin!r}")
-    tile = None if scale is None else scale * weights.shape[3] / _DPI
-    grid = _Grid(weights.shape[2:], integer(op, "columns", columns, 1), tile, None if margin is None else margin / _DPI)
+    tile = None if scale is None else positive(op, "scale", scale) * weights.shape[3] / _DPI
+    grid = _Grid(
+        weights.shape[2:],
+        integer(op, "columns", columns, 1),
+        tile,
+        None if margin is None else not_negative(op, "margin", margin) / _DPI,
+    )
     if channels == 1 or channel is not None:
         for index in range(count):
             grid.add(weights[index, channel or 0], str(index), SIGNED_COLORS)

@@ -8,6 +8,7 @@ from xpconv.layers.activation import ELU, Activation, LeakyReLU, ReLU, Softmax
 from xpconv.layers.convolution import Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D
 from xpconv.layers.dense import Dense
 from xpconv.layers.dropout import Dropout
+from xpconv.layers.input import Input
 from xpconv.layers.layer import Layer
 from xpconv.layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
 from xpconv.layers.normalization import BatchNormalization, LayerNormalization
@@ -48,6 +49,7 @@ __all__ = [
     "GlobalAvgPool2D",
     "GlobalMaxPool2D",
     "GlobalMaxPooling2D",
+    "Input",
     "Layer",
     "LayerNormalization",
     "LeakyReLU",

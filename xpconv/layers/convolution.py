@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import DTypeLike
 
 from xpconv import activations, initializers, regularizers
-from xpconv.arrays import aligned
+from xpconv.arguments import boolean
+from xpconv.arrays import contiguous
 from xpconv.device import Device
 from xpconv.geometry import (
     Conv2dGeometry,
@@ -22,24 +22,21 @@ from xpconv.geometry import (
     IntOrPair,
     Pair,
     batch_shape,
-    check_data_format,
     conv2d_geometry,
+    image_entries,
     integer,
     pair,
     window_span,
 )
-from xpconv.layers.layer import Layer, Shape
-from xpconv.layers.resampling import image_entries, image_shape
+from xpconv.layers.images import ImageLayer
+from xpconv.layers.layer import Shape
 from xpconv.layers.tape import Run
-from xpconv.naming import resolve
+from xpconv.naming import resolve_word
 
 Array = Any
 
 # Shapes of the input whose geometry a layer remembers: images of many sizes must not fill the memory.
 _REMEMBERED = 256
-
-# Activations whose loss is computed from what they were given.
-_BEFORE = frozenset({"sigmoid", "softmax"})
 
 
 class _Saved(NamedTuple):
@@ -49,7 +46,7 @@ class _Saved(NamedTuple):
     y: Array
 
 
-class _Convolution(Layer):
+class _Convolution(ImageLayer):
     # What the layers here have in common: arguments, bias, activation, and the geometry of each shape. A layer says how many
     # channels it gives, what its geometry is, and how it convolves and goes back.
 
@@ -73,18 +70,14 @@ class _Convolution(Layer):
         trainable: bool,
         device: str | Device | None,
     ) -> None:
-        super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
+        super().__init__(data_format, name=name, dtype=dtype, trainable=trainable, device=device)
         op = type(self).__name__
         self.kernel_size = pair(op, "kernel_size", kernel_size, 1)
         self.strides = pair(op, "strides", strides, 1)
-        named = padding.lower() if isinstance(padding, str) else padding
-        self.padding = resolve(op, "padding", named, {"valid": "valid", "same": "same"})
-        self.data_format = check_data_format(op, "channels_last" if data_format is None else data_format)
+        self.padding = resolve_word(op, "padding", padding, "valid", "same")
         self.dilation_rate = pair(op, "dilation_rate", dilation_rate, 1)
         self.activation = activations.get(activation, op=op)
-        if not isinstance(use_bias, (bool, np.bool_)):
-            raise TypeError(f"{op}: use_bias must be True or False, got {use_bias!r}")
-        self.use_bias = bool(use_bias)
+        self.use_bias = boolean(op, "use_bias", use_bias)
         self.bias_initializer = initializers.get(bias_initializer, op=op)
         self.bias_regularizer = regularizers.get(bias_regularizer, op=op)
         self.bias = None
@@ -154,7 +147,7 @@ class _Convolution(Layer):
                 f"images of {tuple(size)} pixels would give {tuple(size_out)} (kernel_size={self.kernel_size}, "
                 f"strides={self.strides}, padding={self.padding!r}, dilation_rate={self.dilation_rate}{self._more()})"
             )
-        return image_shape(batch, self._channels_out(channels), (size_out[0], size_out[1]), self.data_format)
+        return batch_shape(batch, self._channels_out(channels), (size_out[0], size_out[1]), self.data_format)
 
     def _more(self) -> str:
         return ""
@@ -176,7 +169,7 @@ class _Convolution(Layer):
         return geometry
 
     def compute(self, x: Array, run: Run) -> tuple[Array, Any]:
-        x = _ready(x, run.device)
+        x = contiguous(x, run.device.xp)
         z, between = self._convolve(x, self.geometry_for(x.shape), run.device)
         y = self.activation.forward(z, run.device)
         if not run.remember:
@@ -184,16 +177,17 @@ class _Convolution(Layer):
         return y, _Saved(x, between, z if self.activation.keeps_input else None, y)
 
     def differentiate(self, saved: _Saved, dy: Array, run: Run, input_gradient: bool) -> tuple[Any, list[Array]]:
-        dz = self.activation.backward(_ready(dy, run.device), saved.z, saved.y, run.device)
+        dz = self.activation.backward(contiguous(dy, run.device.xp), saved.z, saved.y, run.device)
         return self.differentiate_before_activation(saved, dz, run, input_gradient)
 
     def before_activation(self, saved: _Saved) -> tuple[str, Array] | None:
-        return (self.activation.name, saved.z) if self.activation.name in _BEFORE and saved.z is not None else None
+        return activations.for_loss(self.activation, saved.z)
 
     def differentiate_before_activation(
         self, saved: _Saved, dz: Array, run: Run, input_gradient: bool
     ) -> tuple[Any, list[Array]]:
-        return self._go_back(saved, _ready(dz, run.device), self.geometry_for(saved.x.shape), run.device, input_gradient)
+        dz = contiguous(dz, run.device.xp)
+        return self._go_back(saved, dz, self.geometry_for(saved.x.shape), run.device, input_gradient)
 
     def kernel_for(self, place: Device) -> Array:
         """The kernel as the device's kernels take it: (KH, KW, C / groups, F), or (F, C / groups, KH, KW)."""
@@ -342,8 +336,7 @@ class DepthwiseConv2D(_Convolution):
         ValueError, TypeError: As :class:`Conv2D`.
 
     Notes:
-        Differences from Keras: strides that differ between the axes, and strides together with dilation, are computed; Keras
-        refuses them on TensorFlow.
+        Differences from Keras: strides that differ between the axes are computed; TensorFlow refuses them in most cases.
 
     Example:
         >>> import numpy as np, xpconv as xc
@@ -718,11 +711,6 @@ class Conv2DTranspose(_Convolution):
         if input_gradient:
             dx = place.kernels.conv2d_forward(dz, self.kernel_for(place), None, geometry)
         return dx, gradients
-
-
-def _ready(array: Array, place: Device) -> Array:
-    # As kernels take it. The arrays of a layer that was called by itself may be of any strides.
-    return place.xp.ascontiguousarray(aligned(array))
 
 
 def _check_steps(layer: _Convolution) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from xpconv import activations, initializers, regularizers
-from xpconv.arrays import aligned
+from xpconv.arguments import boolean
+from xpconv.arrays import contiguous
 from xpconv.device import Device
 from xpconv.geometry import integer
 from xpconv.layers.layer import Layer, Shape
@@ -74,7 +75,7 @@ class Dense(Layer):
         super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
         self.units = integer("Dense", "units", units, 1)
         self.activation = activations.get(activation, op="Dense")
-        self.use_bias = bool(use_bias)
+        self.use_bias = boolean("Dense", "use_bias", use_bias)
         self.kernel_initializer = initializers.get(kernel_initializer, op="Dense", argument="kernel_initializer")
         self.bias_initializer = initializers.get(bias_initializer, op="Dense", argument="bias_initializer")
         self.kernel_regularizer = regularizers.get(kernel_regularizer, op="Dense", argument="kernel_regularizer")
@@ -101,7 +102,7 @@ class Dense(Layer):
     def compute(self, x: Array, run: Run) -> tuple[Array, Any]:
         """Compute ``activation(x @ kernel + bias)``."""
         _check_rank(x.shape)
-        rows = run.device.xp.asarray(aligned(_rows(x)), order="C")
+        rows = contiguous(_rows(x), run.device.xp)
         z = run.device.kernels.matmul(rows, self.kernel)
         if self.use_bias:
             z += self.bias
@@ -121,7 +122,7 @@ class Dense(Layer):
     ) -> tuple[Array, list[Array]]:
         """The gradients of ``x``, of the kernel (``x.T @ dz``) and of the bias (``dz`` summed over all but the last axis)."""
         rows, x_shape, _, _ = saved
-        dz = run.device.xp.asarray(aligned(_rows(dz)), order="C")
+        dz = contiguous(_rows(dz), run.device.xp)
         gradients = []
         if self.trainable:
             gradients.append(run.device.kernels.matmul(rows.T, dz))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from xpconv.arguments import fraction_or_one
 from xpconv.device import Device, asarray
 from xpconv.geometry import integer
 from xpconv.layers.layer import Layer, Shape
@@ -56,11 +57,7 @@ class Dropout(Layer):
         device: str | Device | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
-        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)):
-            raise TypeError(f"Dropout: rate must be a number, got {rate!r}")
-        if not 0 <= rate <= 1:
-            raise ValueError(f"Dropout: rate must be from 0 to 1, got {rate!r}")
-        self.rate = float(rate)
+        self.rate = fraction_or_one("Dropout", "rate", rate)
         self.noise_shape = None if noise_shape is None else _noise_shape(noise_shape)
         self.seed = None if seed is None else integer("Dropout", "seed", seed, 0)
         self._random = None if self.seed is None else np.random.default_rng(self.seed)

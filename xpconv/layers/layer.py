@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from xpconv import initializers, regularizers
 from xpconv.arrays import FLOAT_DTYPES, aligned, as_array, is_floating, is_real
+from xpconv.configuration import plain_arguments
 from xpconv.device import Device, asarray, get_device, to_numpy
 from xpconv.layers.tape import Run, Tape, current_run, running
 from xpconv.naming import snake_case, unique_name
@@ -69,7 +70,7 @@ class Layer:
         dtype: float32 or float64, what it computes in and keeps its weights in. None takes the model's, or float32. Floating
             inputs of another dtype are converted, as in Keras.
         trainable: Whether training changes its weights.
-        device: Where to compute; None follows the model, or the input.
+        device: Where to compute; inputs are brought there. None follows the model, or the input.
 
     Attributes:
         name: The name.
@@ -364,7 +365,10 @@ class Layer:
         return error if text.startswith("layer ") else type(error)(f"{self.title}: {text} (input shape {shape})")
 
     def _new_run(self, inputs: Any, training: bool) -> Run:
-        place = get_device(self.device, *(array for array in flat(inputs) if hasattr(array, "dtype")))
+        if self.device is None:
+            place = get_device(None, *(array for array in flat(inputs) if hasattr(array, "dtype")))
+        else:
+            place = get_device(self.device)
         dtype = self.dtype or FLOAT_DTYPES[0]
         return Run(place, dtype, np.random, training, remember=True)
 
@@ -513,7 +517,7 @@ class Layer:
 
     @property
     def weights(self) -> list[Array]:
-        """The arrays in Keras' order: the layer's own, the trainable ones first, then those of the layers within, each alike."""
+        """The arrays in Keras' order: the layer's own, trainable ones first, then likewise those of the layers within."""
         return [weight.array for _, weight in self.all_weights()]
 
     @property
@@ -582,7 +586,9 @@ class Layer:
                 raise TypeError(f"{self.title}: weights[{position}] must hold real numbers, got dtype {value.dtype}")
             checked.append(value)
         for array, value in zip(arrays, checked, strict=True):
-            array[...] = asarray(value, device=device_of(array), dtype=array.dtype)
+            place = device_of(array)
+            with place.current():
+                array[...] = asarray(value, device=place, dtype=array.dtype)
 
     def count_params(self) -> int:
         """Number of numbers in the weights.
@@ -621,9 +627,8 @@ class Layer:
             >>> xc.layers.Dense(10, activation="relu", name="hidden").get_config()
             {'units': 10, 'activation': 'relu', 'name': 'hidden'}
         """
-        from xpconv.models.saving import plain  # models stand above layers, and how things are written down is theirs
-
-        return {**{name: plain(value) for name, value in self._arguments.items() if name != "device"}, "name": self.name}
+        arguments = {name: value for name, value in self._arguments.items() if name != "device"}
+        return {**plain_arguments(self.title, arguments), "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

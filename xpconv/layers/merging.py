@@ -16,9 +16,6 @@ from xpconv.geometry import integer
 from xpconv.layers.layer import Array, Layer, Shape
 from xpconv.layers.tape import Run
 
-# An array has no more axes than this.
-_MOST_AXES = 64
-
 
 class _Merging(Layer):
     """What all layers of several inputs share.
@@ -361,7 +358,7 @@ class Concatenate(_Merging):
         device: str | Device | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
-        self.axis = integer(type(self).__name__, "axis", axis, -_MOST_AXES)
+        self.axis = integer(type(self).__name__, "axis", axis)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """See :meth:`Layer.compute_output_shape`: the sum of the sizes along the axis."""

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from xpconv import initializers, regularizers
+from xpconv.arguments import boolean, fraction_or_one, not_negative
 from xpconv.device import Device
 from xpconv.geometry import integer
 from xpconv.layers.layer import Array, Layer, Shape
 from xpconv.layers.tape import Run
 
-# An array has no more axes than this.
-_MOST_AXES = 64
 # Rows that are summed one after the other; sums of so many are summed likewise. NumPy's own pairwise sums have this size, too.
 _ROWS_AT_A_TIME = 128
 
@@ -41,10 +40,8 @@ class _Normalization(Layer):
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
         op = type(self).__name__
-        self.epsilon = _number(op, "epsilon", epsilon)
-        if not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"{op}: epsilon must be a number that is not negative, got {epsilon!r}")
-        self.center, self.scale = _flag(op, "center", center), _flag(op, "scale", scale)
+        self.epsilon = not_negative(op, "epsilon", epsilon)
+        self.center, self.scale = boolean(op, "center", center), boolean(op, "scale", scale)
         self.beta_initializer = initializers.get(beta_initializer, op=op)
         self.gamma_initializer = initializers.get(gamma_initializer, op=op)
         self.beta_regularizer = regularizers.get(beta_regularizer, op=op)
@@ -169,10 +166,8 @@ class BatchNormalization(_Normalization):
             device=device,
         )
         op = type(self).__name__
-        self.axis = integer(op, "axis", axis, -_MOST_AXES)
-        self.momentum = _number(op, "momentum", momentum)
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"{op}: momentum must be a number from 0 to 1, got {momentum!r}")
+        self.axis = integer(op, "axis", axis)
+        self.momentum = fraction_or_one(op, "momentum", momentum)
         self.moving_mean_initializer = initializers.get(moving_mean_initializer, op=op)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer, op=op)
 
@@ -309,7 +304,7 @@ class LayerNormalization(_Normalization):
         axes = axis if isinstance(axis, (list, tuple)) else [axis]
         if not axes:
             raise ValueError(f"LayerNormalization: axis must name one axis at least, got {axis!r}")
-        self.axis = tuple(integer("LayerNormalization", "axis", entry, -_MOST_AXES) for entry in axes)
+        self.axis = tuple(integer("LayerNormalization", "axis", entry) for entry in axes)
 
     def build(self, input_shape: Any) -> None:
         """See :meth:`Layer.build`."""
@@ -403,15 +398,3 @@ def _sum_of_rows(rows: Array) -> Array:
 
 def _mean_of_rows(rows: Array) -> Array:
     return rows.sum(axis=1, keepdims=True) / rows.shape[1]
-
-
-def _number(op: str, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
-    return float(value)
-
-
-def _flag(op: str, name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
-    return bool(value)

@@ -9,22 +9,23 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from xpconv import functional
-from xpconv.arrays import aligned, is_floating
+from xpconv.arguments import boolean
+from xpconv.arrays import contiguous, is_floating
 from xpconv.device import Device
 from xpconv.geometry import (
     IntOrPair,
     Pair,
     Window2d,
     batch_shape,
-    check_data_format,
     check_pooling_window,
+    image_entries,
     pair,
     window_2d,
 )
-from xpconv.layers.layer import Array, Layer, Shape
-from xpconv.layers.resampling import image_entries, image_shape
+from xpconv.layers.images import ImageLayer
+from xpconv.layers.layer import Array, Shape
 from xpconv.layers.tape import Run
-from xpconv.naming import resolve
+from xpconv.naming import resolve_word
 
 # Input shapes whose windows are kept: a batch size for training, for its last batch, for evaluation ...
 _SHAPES_KEPT = 64
@@ -32,24 +33,8 @@ _SHAPES_KEPT = 64
 _LARGEST_EXACT = 2**53
 
 
-class _Pooling2D(Layer):
-    """What all pooling layers share: images of four axes, in one of two orders."""
-
-    def __init__(
-        self,
-        data_format: str | None,
-        *,
-        name: str | None,
-        dtype: DTypeLike | None,
-        trainable: bool,
-        device: str | Device | None,
-    ) -> None:
-        super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
-        self.data_format = check_data_format(type(self).__name__, "channels_last" if data_format is None else data_format)
-
-    def build(self, input_shape: Any) -> None:
-        """See :meth:`Layer.build`."""
-        self.expect(4)
+class _Pooling2D(ImageLayer):
+    """What all pooling layers share."""
 
     def _completed(self, input_shape: Any, size: Pair) -> tuple[int, ...]:
         # The shape with a number for everything that is not known: one image, one channel, and this size.
@@ -77,8 +62,7 @@ class _WindowPooling2D(_Pooling2D):
         op = type(self).__name__
         self.pool_size = pair(op, "pool_size", pool_size, 1)
         self.strides = self.pool_size if strides is None else pair(op, "strides", strides, 1)
-        named = padding.lower() if isinstance(padding, str) else padding
-        self.padding = resolve(op, "padding", named, {"valid": "valid", "same": "same"})
+        self.padding = resolve_word(op, "padding", padding, "valid", "same")
         self._windows: dict[tuple[int, ...], Window2d] = {}
 
     def window_for(self, x_shape: tuple[int, ...]) -> Window2d:
@@ -169,7 +153,7 @@ class MaxPooling2D(_WindowPooling2D):
         """See :meth:`Layer.compute`."""
         window, xp = self.window_for(inputs.shape), run.device.xp
         if is_floating(inputs.dtype):
-            y, winners = run.device.kernels.max_pool2d_forward(_as_kernels_want(inputs, xp), window, run.remember)
+            y, winners = run.device.kernels.max_pool2d_forward(contiguous(inputs, xp), window, run.remember)
         else:
             floats, integers = _ordered_floats(inputs, xp)
             y, winners = run.device.kernels.max_pool2d_forward(floats, window, run.remember)
@@ -179,7 +163,7 @@ class MaxPooling2D(_WindowPooling2D):
     def differentiate(self, saved: Any, dy: Array, run: Run, input_gradient: bool) -> tuple[Array, list[Array]]:
         """See :meth:`Layer.differentiate`."""
         winners, window = saved
-        return run.device.kernels.max_pool2d_backward(_as_kernels_want(dy, run.device.xp), winners, window), []
+        return run.device.kernels.max_pool2d_backward(contiguous(dy, run.device.xp), winners, window), []
 
 
 class AveragePooling2D(_WindowPooling2D):
@@ -229,12 +213,12 @@ class AveragePooling2D(_WindowPooling2D):
     def compute(self, inputs: Array, run: Run) -> tuple[Array, Any]:
         """See :meth:`Layer.compute`."""
         window = self.window_for(inputs.shape)
-        y = run.device.kernels.avg_pool2d_forward(_as_kernels_want(inputs, run.device.xp), window, False)
+        y = run.device.kernels.avg_pool2d_forward(contiguous(inputs, run.device.xp), window, False)
         return y, window if run.remember else None
 
     def differentiate(self, saved: Any, dy: Array, run: Run, input_gradient: bool) -> tuple[Array, list[Array]]:
         """See :meth:`Layer.differentiate`."""
-        return run.device.kernels.avg_pool2d_backward(_as_kernels_want(dy, run.device.xp), saved, False), []
+        return run.device.kernels.avg_pool2d_backward(contiguous(dy, run.device.xp), saved, False), []
 
 
 class _GlobalPooling2D(_Pooling2D):
@@ -251,16 +235,14 @@ class _GlobalPooling2D(_Pooling2D):
         device: str | Device | None = None,
     ) -> None:
         super().__init__(data_format, name=name, dtype=dtype, trainable=trainable, device=device)
-        if not isinstance(keepdims, (bool, np.bool_)):
-            raise TypeError(f"{type(self).__name__}: keepdims must be True or False, got {keepdims!r}")
-        self.keepdims = bool(keepdims)
+        self.keepdims = boolean(type(self).__name__, "keepdims", keepdims)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         """See :meth:`Layer.compute_output_shape`: (N, C), or with ``keepdims`` (N, 1, 1, C) or (N, C, 1, 1)."""
         completed = self._completed(input_shape, (1, 1))
         window_2d(self.title, completed, 1, data_format=self.data_format, shape_name="the input's shape")
         batch, channels, _ = image_entries(input_shape, self.data_format)
-        return image_shape(batch, channels, (1, 1), self.data_format) if self.keepdims else (batch, channels)
+        return batch_shape(batch, channels, (1, 1), self.data_format) if self.keepdims else (batch, channels)
 
 
 class GlobalAveragePooling2D(_GlobalPooling2D):
@@ -365,7 +347,7 @@ class _AdaptivePooling2D(_Pooling2D):
         completed = self._completed(input_shape, (1, 1))
         window_2d(self.title, completed, 1, data_format=self.data_format, shape_name="the input's shape")
         batch, channels, _ = image_entries(input_shape, self.data_format)
-        return image_shape(batch, channels, self.output_size, self.data_format)
+        return batch_shape(batch, channels, self.output_size, self.data_format)
 
 
 class AdaptiveAveragePooling2D(_AdaptivePooling2D):
@@ -452,10 +434,6 @@ MaxPool2D = MaxPooling2D
 AvgPool2D = AveragePooling2D
 GlobalAvgPool2D = GlobalAveragePooling2D
 GlobalMaxPool2D = GlobalMaxPooling2D
-
-
-def _as_kernels_want(x: Array, xp: Any) -> Array:
-    return xp.ascontiguousarray(aligned(x))
 
 
 def _maximum(pooled: Callable[[Array, bool], Any], x: Array, run: Run) -> tuple[Array, Any]:

@@ -7,53 +7,22 @@ from typing import Any, TypeAlias
 from numpy.typing import DTypeLike
 
 from xpconv.device import Device
-from xpconv.geometry import DataFormat, IntOrPair, Pair, check_data_format, integer, pair
-from xpconv.layers.layer import Layer, Shape
+from xpconv.geometry import IntOrPair, OpenSize, Pair, batch_shape, image_entries, integer, pair
+from xpconv.layers.images import ImageLayer
+from xpconv.layers.layer import Shape
 from xpconv.layers.tape import Run
-from xpconv.naming import resolve
+from xpconv.naming import resolve_word
 
 Array = Any
 Edges: TypeAlias = tuple[Pair, Pair]
-Size: TypeAlias = tuple[int | None, int | None]
 
 
-def image_entries(shape: Shape, data_format: DataFormat) -> tuple[int | None, int | None, Size]:
-    """Take the shape of a batch of images apart: the batch, the channels, and (height, width); each may be None.
-
-    Raises:
-        ValueError: There are not four axes.
-    """
-    if len(shape) != 4:
-        axes = "(batch, channels, height, width)" if data_format == "channels_first" else "(batch, height, width, channels)"
-        raise ValueError(f"the input must have the 4 axes {axes}, got {len(shape)}: {tuple(shape)}")
-    if data_format == "channels_first":
-        return shape[0], shape[1], (shape[2], shape[3])
-    return shape[0], shape[3], (shape[1], shape[2])
-
-
-def image_shape(batch: int | None, channels: int | None, size: Size, data_format: DataFormat) -> Shape:
-    """Put together what :func:`image_entries` takes apart."""
-    return (batch, channels, *size) if data_format == "channels_first" else (batch, *size, channels)
-
-
-class _Resampling(Layer):
+class _Resampling(ImageLayer):
     # What the layers here have in common: images in, images of another size out. A layer says which size, how, and the adjoint.
 
     keeps_integers = True
 
-    def __init__(
-        self,
-        data_format: str | None,
-        *,
-        name: str | None,
-        dtype: DTypeLike | None,
-        trainable: bool,
-        device: str | Device | None,
-    ) -> None:
-        super().__init__(name=name, dtype=dtype, trainable=trainable, device=device)
-        self.data_format = check_data_format(type(self).__name__, "channels_last" if data_format is None else data_format)
-
-    def _size_out(self, size: Size) -> Size:
+    def _size_out(self, size: OpenSize) -> OpenSize:
         raise NotImplementedError
 
     def _resampled(self, x: Array, xp: Any) -> Array:
@@ -62,9 +31,6 @@ class _Resampling(Layer):
     def _spread_back(self, dy: Array, xp: Any) -> Array:
         raise NotImplementedError
 
-    def build(self, input_shape: Shape) -> None:
-        self.expect(4)
-
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Shape of the output for an input of this shape; None stands for what is not known.
 
@@ -72,7 +38,7 @@ class _Resampling(Layer):
             ValueError: Not the four axes of images, or nothing would be left.
         """
         batch, channels, size = image_entries(input_shape, self.data_format)
-        return image_shape(batch, channels, self._size_out(size), self.data_format)
+        return batch_shape(batch, channels, self._size_out(size), self.data_format)
 
     def compute(self, x: Array, run: Run) -> tuple[Array, Any]:
         return self._resampled(x, run.device.xp), None
@@ -138,7 +104,7 @@ class ZeroPadding2D(_Resampling):
         super().__init__(data_format, name=name, dtype=dtype, trainable=trainable, device=device)
         self.padding = _edges(type(self).__name__, "padding", padding)
 
-    def _size_out(self, size: Size) -> Size:
+    def _size_out(self, size: OpenSize) -> OpenSize:
         (top, bottom), (left, right) = self.padding
         height, width = size
         return None if height is None else height + top + bottom, None if width is None else width + left + right
@@ -187,7 +153,7 @@ class Cropping2D(_Resampling):
         super().__init__(data_format, name=name, dtype=dtype, trainable=trainable, device=device)
         self.cropping = _edges(type(self).__name__, "cropping", cropping)
 
-    def _size_out(self, size: Size) -> Size:
+    def _size_out(self, size: OpenSize) -> OpenSize:
         height, width = (
             None if length is None else length - sum(edge) for length, edge in zip(size, self.cropping, strict=True)
         )
@@ -249,11 +215,10 @@ class UpSampling2D(_Resampling):
         super().__init__(data_format, name=name, dtype=dtype, trainable=trainable, device=device)
         op = type(self).__name__
         self.size = pair(op, "size", size, 1)
-        named = interpolation.lower() if isinstance(interpolation, str) else interpolation
-        self.interpolation = resolve(op, "interpolation", named, {"nearest": "nearest", "bilinear": "bilinear"})
+        self.interpolation = resolve_word(op, "interpolation", interpolation, "nearest", "bilinear")
         self.keeps_integers = self.interpolation == "nearest"
 
-    def _size_out(self, size: Size) -> Size:
+    def _size_out(self, size: OpenSize) -> OpenSize:
         height, width = (None if length is None else length * factor for length, factor in zip(size, self.size, strict=True))
         return height, width
 

@@ -2,6 +2,6 @@
 
 from xpconv.models.model import Model
 from xpconv.models.saving import load_model
-from xpconv.models.sequential import Input, Sequential
+from xpconv.models.sequential import Sequential
 
-__all__ = ["Input", "Model", "Sequential", "load_model"]
+__all__ = ["Model", "Sequential", "load_model"]

@@ -7,13 +7,14 @@ gives its batches by itself.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xpconv.device import to_numpy
+from xpconv.device import asarray, card_of, on_its_card, to_numpy
 from xpconv.geometry import integer
 from xpconv.labels import class_indices
 from xpconv.layers.layer import flat, in_structure
@@ -75,6 +76,7 @@ class ArrayBatches:
         if self.samples == 0:
             raise ValueError(f"{op}: x has no samples (x.shape={tuple(arrays[0].shape)})")
         self.steps = -(-self.samples // self.batch_size)
+        self._are_checked = False
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of one epoch."""
@@ -91,7 +93,7 @@ class ArrayBatches:
 
     def split(self, share: float) -> tuple[ArrayBatches, ArrayBatches]:
         """All but the last samples, and the last ones, this share of all."""
-        at = self.samples - int(self.samples * share)
+        at = math.floor(self.samples * (1 - share))
         if not 0 < at < self.samples:
             raise ValueError(
                 f"{self.op}: validation_split={share} of {self.samples} samples leaves none "
@@ -117,9 +119,10 @@ class ArrayBatches:
         Returns:
             Whether they have been checked.
         """
-        if self.y is None or isinstance(self.y, np.memmap) or not isinstance(self.y, np.ndarray):
+        if self.y is None or isinstance(self.y, np.memmap) or not (isinstance(self.y, np.ndarray) or card_of(self.y)):
             return False
-        self.y = check(self.y)
+        if not self._are_checked:
+            self.y, self._are_checked = check(self.y), True
         return True
 
 
@@ -184,8 +187,8 @@ class GivenBatches:
         )
 
     def check_labels(self, check: Callable[[Any], Any]) -> bool:
-        """These are checked batch by batch."""
-        return False
+        """These are checked batch by batch, unless they are those of arrays."""
+        return isinstance(self.batches, _Endless) and self.batches.batches.check_labels(check)
 
 
 def batches_of(
@@ -269,16 +272,10 @@ def _indexable(op: str, name: str, value: Any) -> Any:
     return value
 
 
+@on_its_card
 def _part(array: Any, chosen: Any) -> Any:
-    if isinstance(chosen, np.ndarray) and not isinstance(array, np.ndarray) and type(array).__module__.startswith("cupy"):
-        chosen = array.__class__ and _on_card(chosen)
-    return array[chosen]
-
-
-def _on_card(positions: Any) -> Any:
-    import cupy
-
-    return cupy.asarray(positions)
+    card = card_of(array)
+    return array[chosen if card is None or isinstance(chosen, slice) else asarray(chosen, device=card)]
 
 
 def _is_iterator(value: Any) -> bool:

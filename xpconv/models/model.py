@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from xpconv import losses, metrics, optimizers
+from xpconv.arguments import fraction
 from xpconv.arrays import FLOAT_DTYPES
 from xpconv.callbacks import Callback, CallbackList, History, ProgressBar, TerminateOnNaN
 from xpconv.device import Device, asarray, get_device, to_numpy
@@ -22,6 +24,7 @@ from xpconv.layers.tape import Run, Tape, current_run, running
 from xpconv.models.batches import ArrayBatches, Batch, GivenBatches, batches_of, weights_of_classes
 from xpconv.models.saving import read_weights, write_model
 from xpconv.models.summary import summary_of
+from xpconv.naming import resolve
 from xpconv.training.interruption import Interruption
 
 Array = Any
@@ -113,7 +116,7 @@ class Model(Layer):
         self._metrics: list[metrics.Metric] | None = None
         self._weighted_metrics: list[metrics.Metric] = []
         self._output_shape: Any = None
-        self._names: tuple[tuple[int, ...], list[str]] = ((), [])
+        self._remembered: tuple[tuple[int, ...], list[str], list[Array]] = ((), [], [])
         self.history: History | None = None
 
     # ---- the model as a layer -------------------------------------------------------------------------------------------
@@ -122,6 +125,22 @@ class Model(Layer):
     def layers(self) -> list[Layer]:
         """The layers that the model is made of."""
         return self.layers_within
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """A layer by its name or its position.
+
+        Raises:
+            ValueError: There is no such layer, the text tells those that there are; or not just one of the two is given.
+        """
+        if (name is None) == (index is None):
+            raise ValueError(f"{self.title}: get_layer takes name or index, got name={name!r}, index={index!r}")
+        layers = self.layers
+        if name is not None:
+            return resolve(self.title, "layer", name, {layer.name: layer for layer in layers})
+        try:
+            return layers[operator.index(index)]  # type: ignore[arg-type]
+        except IndexError:
+            raise ValueError(f"{self.title}: there are {len(layers)} layers, and none at index {index}") from None
 
     @property
     def compute_dtype_name(self) -> str:
@@ -132,7 +151,9 @@ class Model(Layer):
     def output_shape(self) -> Any:
         """Shape of the output, for the input that the model was built for."""
         if self._output_shape is None:
-            raise AttributeError(f"{self.title} is not built, its output has no shape yet")
+            raise AttributeError(
+                f"{self.title} {'returns nothing' if self.built else 'is not built'}, so its output has no shape"
+            )
         return self._output_shape
 
     def parameters(self) -> dict[str, Array]:
@@ -162,11 +183,10 @@ class Model(Layer):
     def _composed(self, inputs: Any, run: Run) -> Any:
         output = super()._composed(inputs, run)
         if not self.built or self._output_shape is None:
-            if output is None:
-                raise ValueError(f"{self.title}: call returned None; it must return what the last layer gave")
             self.built = True
             self.input_shape = in_structure(lambda array: shape_of(array, run.any_batch), inputs)
-            self._output_shape = in_structure(lambda array: shape_of(array, run.any_batch), output)
+            if output is not None:  # a call that only shows something returns nothing
+                self._output_shape = in_structure(lambda array: shape_of(array, run.any_batch), output)
         return output
 
     def _new_run(self, inputs: Any, training: bool) -> Run:
@@ -178,7 +198,11 @@ class Model(Layer):
 
     @contextlib.contextmanager
     def _running(self, *, training: bool, remember: bool = False, any_batch: bool = False) -> Iterator[Run]:
-        with running(self._new_model_run(training=training, remember=remember, any_batch=any_batch)) as run:
+        # What is not finite is told of the loss; NumPy's warnings would only say so once more.
+        with (
+            np.errstate(over="ignore", invalid="ignore"),
+            running(self._new_model_run(training=training, remember=remember, any_batch=any_batch)) as run,
+        ):
             yield run
 
     # ---- compile --------------------------------------------------------------------------------------------------------
@@ -372,7 +396,7 @@ class Model(Layer):
             return_dict: Whether to return a dictionary.
 
         Returns:
-            The loss and the metrics since they were reset (:meth:`reset_metrics`): a number, a list, or a dictionary.
+            The loss and the metrics of this batch: a number, a list, or a dictionary.
 
         Raises:
             ValueError, TrainingError, RuntimeError: As :meth:`fit`.
@@ -382,6 +406,7 @@ class Model(Layer):
         _check_class_weight(op, class_weight, sample_weight)
         data = batches_of(op, x, y, sample_weight, batch_size=_length(x))
         (batch,) = data
+        self.reset_metrics()
         self._train(op, optimizer, loss, batch, data, False, class_weight, False, "this step")
         return self._returned(return_dict)
 
@@ -425,11 +450,12 @@ class Model(Layer):
         return self._returned(return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
-        """Measure one batch; as :meth:`evaluate`, on top of what was measured since the metrics were reset."""
+        """Measure one batch, as :meth:`evaluate` does."""
         op = "test_on_batch"
         self._ready(op)
         data = batches_of(op, x, y, sample_weight, batch_size=_length(x))
         (batch,) = data
+        self.reset_metrics()
         self._test(op, batch, data, False)
         return self._returned(return_dict)
 
@@ -618,21 +644,27 @@ class Model(Layer):
         with self._running(training=True, remember=True, any_batch=True) as run:
             x = self._sources(batch.x, run)
             run.tape = Tape(tuple(flat(x)))
+            weights = self.trained()
+            names, buffers = self._known(weights)
+            before = [buffer.copy() for buffer in buffers]
             output = self._composed(x, run)
-            if class_weight is not None and batch.y is not None:
+            if class_weight is not None and batch.y is not None and hasattr(output, "shape"):
                 batch = batch._replace(sample_weight=weights_of_classes(op, batch.y, class_weight, output.shape[-1]))
             y, weight, checked = self._labels(op, loss, output, batch, data, checked, run)
             step = self._loss_and_gradient(loss, run.tape, output, y, weight)
-            weights = self.trained()
-            total = step.loss + self._penalty(weights)
+            if not names:  # this run has built the model
+                weights = self.trained()
+                names, _ = self._known(weights)
+            total = self._with_penalty(step.loss, weights)
             if not run.device.asynchronous and not tolerant and not math.isfinite(total):
+                for buffer, values in zip(buffers, before, strict=True):
+                    buffer[...] = values
                 raise TrainingError(
                     f"{op}: the loss is {float(total)} in {moment}; the weights are those before this step. "
                     f"A smaller learning rate may help (optimizer={optimizer!r})"
                 )
             found = run.tape.backward(output, step.gradient, run, skip_last=step.before_activation)
             params, grads = {}, {}
-            names = self._names_of(weights)
             for name, trained in zip(names, weights, strict=True):
                 grad = found.of(trained.array)
                 if grad is None:
@@ -654,7 +686,7 @@ class Model(Layer):
             output = self._composed(x, run)
             y, weight, checked = self._labels(op, loss, output, batch, data, checked, run)
             value = self._loss_and_gradient(loss, run.tape, output, y, weight).loss
-            self._measure(output, y, weight, value + self._penalty(self.trained()))
+            self._measure(output, y, weight, self._with_penalty(value, self.trained()))
         return checked
 
     def _sources(self, x: Any, run: Run) -> Any:
@@ -665,13 +697,13 @@ class Model(Layer):
         self, op: str, loss: losses.Loss, output: Array, batch: Batch, data: Any, checked: bool, run: Run
     ) -> tuple[Array, Array, bool]:
         if not hasattr(output, "shape"):
-            raise TypeError(f"{op}: {self.title} must return one array to be trained, got {type(output).__name__}")
+            raise TypeError(f"{op}: call of {self.title} must return one array, got {type(output).__name__}")
         if batch.y is None:
             raise ValueError(f"{op}: the loss {loss.name!r} needs labels, and y is None")
         y = batch.y
         if not checked:
             checked = bool(data.check_labels(lambda labels: loss.check(labels, (len(labels), *output.shape[1:]))))
-            y = loss.check(y, tuple(output.shape))
+            y = loss.check(y, tuple(output.shape), values=not checked)
         if self._metrics is None:
             self._choose_metrics(tuple(np.shape(y)), tuple(output.shape))
         weight = batch.sample_weight
@@ -700,17 +732,21 @@ class Model(Layer):
         for metric in self._weighted_metrics:
             metric.update_state(y, output, weight)
 
-    def _names_of(self, weights: list[Weight]) -> list[str]:
-        # The ways to the weights, which are looked for once as long as they are the same ones.
+    def _known(self, weights: list[Weight]) -> tuple[list[str], list[Array]]:
+        # The ways to the weights that are trained, and the arrays that layers change by themselves (running means). They are
+        # looked for once, as long as the weights are the same ones.
         key = tuple(id(weight.array) for weight in weights)
-        if self._names[0] != key:
+        if self._remembered[0] != key:
             names = {id(array): name for name, array in self.parameters().items()}
-            self._names = key, [names[identity] for identity in key]
-        return self._names[1]
+            buffers = [weight.array for _, weight in self.all_weights() if not weight.trainable]
+            self._remembered = key, [names[identity] for identity in key], buffers
+        return self._remembered[1:]
 
-    def _penalty(self, weights: list[Weight]) -> Any:
-        value = sum(weight.regularizer(weight.array) for weight in weights if weight.regularizer is not None)
-        return value if self.device.asynchronous else float(value)
+    def _with_penalty(self, loss: Any, weights: list[Weight]) -> Any:
+        penalties = [weight.regularizer(weight.array) for weight in weights if weight.regularizer is not None]
+        if not penalties:
+            return loss
+        return loss + (sum(penalties) if self.device.asynchronous else float(sum(penalties)))
 
     # ---- what the public methods share ---------------------------------------------------------------------------------
 
@@ -734,14 +770,17 @@ class Model(Layer):
 
         self._metrics = chosen(self.compiled["metrics"])
         self._weighted_metrics = chosen(self.compiled["weighted_metrics"])
+        taken = {metric.name for metric in self._metrics}
+        for metric in self._weighted_metrics:
+            if metric.name in taken:
+                metric.name = f"weighted_{metric.name}"
         names = self.metrics_names
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"compile: two metrics are called {repeated[0]!r}; give one of them another name")
 
     def _validation(self, share: float, data: Any, training: Any, steps: int | None, batch_size: int | None) -> Any:
-        if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share < 1:
-            raise ValueError(f"fit: validation_split must be at least 0 and less than 1, got {share!r}")
+        share = fraction("fit", "validation_split", share)
         if data is not None:
             if isinstance(data, (tuple, list)):
                 if not 2 <= len(data) <= 3:
@@ -792,7 +831,9 @@ class Model(Layer):
         return results
 
     def _results(self) -> dict[str, float]:
-        return {metric.name: float(metric.result()) for metric in self.metrics}
+        measured = self.metrics
+        metrics.bring_to_host(measured)
+        return {metric.name: float(metric.result()) for metric in measured}
 
     def _returned(self, return_dict: bool) -> Any:
         results = self._results()

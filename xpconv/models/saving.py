@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpconv.arrays import is_floating
+from xpconv.configuration import plain
 from xpconv.device import Device, asarray, to_numpy
 from xpconv.errors import ParameterFileError
 from xpconv.files import check_parameters, load_parameters, save_parameters
@@ -21,31 +22,6 @@ if TYPE_CHECKING:
 
 _METADATA_KEY = "xpconv.model"
 _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
-
-
-def plain(value: Any) -> Any:
-    """Turn an argument of a layer into values that JSON has.
-
-    Raises:
-        TypeError: It is nothing that can be written down.
-    """
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.dtype):
-        return value.name
-    if isinstance(value, type) and issubclass(value, np.generic):
-        return np.dtype(value).name
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if callable(getattr(value, "get_config", None)):
-        return {"class_name": type(value).__name__, "config": value.get_config()}
-    if callable(value) and hasattr(value, "__name__"):
-        return value.__name__
-    raise TypeError(f"{type(value).__name__} cannot be written into a configuration: it has no get_config (got {value!r})")
 
 
 def write_model(path: str | os.PathLike[str], model: Model, *, whole: bool) -> None:
@@ -61,7 +37,7 @@ def write_model(path: str | os.PathLike[str], model: Model, *, whole: bool) -> N
         "input_shape": plain(model.input_shape),
     }
     if model.optimizer is not None:
-        text["compiled"] = plain(model.compiled)
+        text["compiled"] = plain(model.compiled, name_functions=True)
         arrays |= {f"{_OPTIMIZER}{key}": to_numpy(array) for key, array in model.optimizer.state_dict().items()}
     save_parameters(path, arrays, {_METADATA_KEY: json.dumps(text)})
 
@@ -141,7 +117,8 @@ def load_model(
 
 def layer_from_config(entry: Any, known: Mapping[str, Any]) -> Layer:
     """Make a layer of what :func:`plain` made of one."""
-    from xpconv.models.sequential import Input, Sequential
+    from xpconv.layers.input import Input
+    from xpconv.models.sequential import Sequential
 
     name, config = entry["class_name"], dict(entry["config"])
     if name == "Input":
@@ -185,8 +162,9 @@ def _take(path: str | os.PathLike[str], model: Model, arrays: Mapping[str, Any],
                 model.optimizer.load_state_dict({key: asarray(array, device=model.device) for key, array in state.items()})
         except (ValueError, TypeError, KeyError) as error:
             raise ParameterFileError(f"{path} is of a model with another optimizer: {error}") from error
-    for name, target in targets.items():
-        target[...] = asarray(weights[name], device=model.device, dtype=target.dtype)
+    with model.device.current():
+        for name, target in targets.items():
+            target[...] = asarray(weights[name], device=model.device, dtype=target.dtype)
 
 
 def _shape(value: Any) -> Any:

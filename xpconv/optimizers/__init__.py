@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xpconv.naming import resolve
+from xpconv.configuration import found
 from xpconv.optimizers import schedules
 from xpconv.optimizers.optimizer import Optimizer
 from xpconv.optimizers.rules import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -21,6 +21,10 @@ from xpconv.optimizers.rules import SGD, Adagrad, Adam, AdamW, RMSprop
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get", "schedules"]
 
 _KNOWN: dict[str, type[Optimizer]] = {rule.__name__.lower(): rule for rule in (SGD, Adam, AdamW, RMSprop, Adagrad)}
+_EXPECTED = (
+    "a name such as 'adam', an object such as xpconv.Adam(learning_rate=0.001), or a dictionary of its 'class_name' and "
+    "'config'"
+)
 
 
 def get(identifier: Any, op: str = "get") -> Optimizer:
@@ -42,19 +46,14 @@ def get(identifier: Any, op: str = "get") -> Optimizer:
         >>> xc.optimizers.get({"class_name": "SGD", "config": {"learning_rate": 0.5}})
         SGD(learning_rate=0.5, momentum=0.0, nesterov=False)
     """
-    if isinstance(identifier, Optimizer):
-        return identifier
+    if isinstance(identifier, type):  # one that is made twice remembers nothing the second time
+        raise TypeError(f"{op}: optimizer must be {_EXPECTED}, got {identifier!r}; make one: {identifier.__name__}()")
     if isinstance(identifier, str):
-        identifier = {"class_name": identifier, "config": {}}
-    if isinstance(identifier, dict) and isinstance(identifier.get("config"), dict):
-        made: Optimizer = _class_of(identifier.get("class_name"), op).from_config(identifier["config"])
-        return made
-    hint = f"; make one: {identifier.__name__}()" if isinstance(identifier, type) else ""
-    raise TypeError(
-        f"{op}: optimizer must be a name such as 'adam', an object such as xpconv.Adam(learning_rate=0.001), or a dictionary "
-        f"of its 'class_name' and 'config', got {identifier!r}{hint}"
-    )
+        identifier = _known_name(identifier)
+    elif isinstance(identifier, dict) and "class_name" in identifier:
+        identifier = {**identifier, "class_name": _known_name(identifier["class_name"])}
+    return found(op, "optimizer", identifier, Optimizer, _KNOWN, _EXPECTED)
 
 
-def _class_of(name: Any, op: str) -> Any:
-    return resolve(op, "optimizer", name.lower() if isinstance(name, str) and name.lower() in _KNOWN else name, _KNOWN)
+def _known_name(name: Any) -> Any:
+    return name.lower() if isinstance(name, str) and name.lower() in _KNOWN else name

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xpconv.arguments import not_negative, positive
 from xpconv.arrays import as_array, is_floating, is_real
-from xpconv.device import Device, get_device
+from xpconv.configuration import argument_names, as_call, constructor_arguments, plain
+from xpconv.device import Device, get_device, on_its_card
 from xpconv.naming import snake_case
-from xpconv.optimizers.arguments import argument_names, constructor_arguments, not_negative, positive
-from xpconv.optimizers.schedules import LearningRateSchedule, plain, rate_or_schedule
+from xpconv.optimizers.schedules import LearningRateSchedule, rate_or_schedule
 
 # Keeps the divisions away from zero: the book's value, and Keras'.
 EPSILON = 1e-7
@@ -385,7 +386,7 @@ warmup_steps=0), beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False)
         values = {name: value for name, value in self.hyperparameters().items() if value is not None}
         if "learning_rate" in values:
             values["learning_rate"] = self._learning_rate
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        return as_call(self, values)
 
     # ---- what is remembered ----------------------------------------------------------------------------------------------
 
@@ -402,7 +403,7 @@ warmup_steps=0), beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False)
             >>> optimizer.state_dict()
             {'iteration': array(1), 'momentum/W': array([-0.01, -0.01])}
         """
-        arrays = {f"{slot}/{name}": array.copy() for name, state in self._state.items() for slot, array in state.items()}
+        arrays = {f"{slot}/{name}": _copied(array) for name, state in self._state.items() for slot, array in state.items()}
         return {"iteration": np.array(self.iteration), **arrays}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -416,7 +417,7 @@ warmup_steps=0), beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False)
         for key, array in state.items():
             slot, _, name = key.partition("/")
             if key != "iteration":
-                loaded.setdefault(name, {})[slot] = array.copy()
+                loaded.setdefault(name, {})[slot] = _copied(array)
         if "iteration" not in state or any(set(slots) != set(self.slots) for slots in loaded.values()):
             raise ValueError(f"{op}: expected 'iteration' and the slots {self.slots} of every parameter, got {sorted(state)}")
         iteration = int(state["iteration"])
@@ -431,6 +432,11 @@ warmup_steps=0), beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False)
 def bias_corrected(rate: float, decay_of_mean: float, decay_of_squares: float, iteration: int) -> float:
     """Adam's rate, corrected for means that started at zero (the end of section 2 of arXiv:1412.6980)."""
     return rate * math.sqrt(1 - decay_of_squares**iteration) / (1 - decay_of_mean**iteration)
+
+
+@on_its_card
+def _copied(array: Any) -> Any:
+    return array.copy()  # CuPy copies to the card that is the current one
 
 
 def _is_array(param: Any) -> bool:

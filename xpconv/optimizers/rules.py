@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpconv.arguments import boolean, fraction, fraction_or_one, not_negative
 from xpconv.device import Device
-from xpconv.optimizers.arguments import boolean, fraction, fraction_or_one, not_negative
 from xpconv.optimizers.optimizer import EPSILON, Optimizer, bias_corrected
 from xpconv.optimizers.schedules import LearningRateSchedule
 

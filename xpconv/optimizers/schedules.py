@@ -17,9 +17,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from xpconv.arguments import boolean, not_negative, number, positive
+from xpconv.configuration import Described, as_call, found, plain
 from xpconv.geometry import integer
-from xpconv.naming import resolve
-from xpconv.optimizers.arguments import boolean, constructor_arguments, not_negative, number, positive
 
 __all__ = [
     "CosineDecay",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-class LearningRateSchedule(ABC):
+class LearningRateSchedule(Described, ABC):
     """A learning rate for every update. Derive from it for a schedule of your own, and override ``__call__``.
 
     Example:
@@ -71,16 +71,10 @@ class LearningRateSchedule(ABC):
             >>> xc.optimizers.schedules.PiecewiseConstantDecay([100], [0.1, 0.01]).get_config()
             {'boundaries': [100], 'values': [0.1, 0.01], 'name': 'PiecewiseConstant'}
         """
-        return constructor_arguments(self)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        """Make a schedule of what :meth:`get_config` returned."""
-        return cls(**config)
+        return super().get_config()
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items() if name != "name")
-        return f"{type(self).__name__}({arguments})"
+        return as_call(self, {name: value for name, value in self.get_config().items() if name != "name"})
 
 
 class ExponentialDecay(LearningRateSchedule):
@@ -450,17 +444,10 @@ def get(identifier: Any, op: str = "get") -> LearningRateSchedule:
         >>> xc.optimizers.schedules.get({"class_name": "CosineDecay", "config": config})
         CosineDecay(initial_learning_rate=0.1, decay_steps=100, alpha=0.0, warmup_target=None, warmup_steps=0)
     """
-    if isinstance(identifier, LearningRateSchedule):
-        return identifier
-    if not (isinstance(identifier, dict) and isinstance(identifier.get("config"), dict)):
-        raise TypeError(
-            f"{op}: a schedule must be an object of xpconv.optimizers.schedules, or a dictionary of its 'class_name' and "
-            f"'config', got {identifier!r}"
-        )
-    schedule: LearningRateSchedule = resolve(op, "schedule", identifier.get("class_name"), _KNOWN).from_config(
-        identifier["config"]
-    )
-    return schedule
+    expected = "an object of xpconv.optimizers.schedules, or a dictionary of its 'class_name' and 'config'"
+    if isinstance(identifier, (str, type)):  # without arguments there is none
+        raise TypeError(f"{op}: a schedule must be {expected}, got {identifier!r}")
+    return found(op, "schedule", identifier, LearningRateSchedule, _KNOWN, expected)
 
 
 def rate_or_schedule(op: str, learning_rate: Any) -> float | LearningRateSchedule:
@@ -477,13 +464,6 @@ def rate_or_schedule(op: str, learning_rate: Any) -> float | LearningRateSchedul
             f"xpconv.optimizers.schedules.LearningRateSchedule, got {learning_rate!r}"
         )
     return positive(op, "learning_rate", learning_rate)
-
-
-def plain(learning_rate: float | LearningRateSchedule) -> Any:
-    """A learning rate in values that JSON has: a number, or the configuration of a schedule."""
-    if isinstance(learning_rate, LearningRateSchedule):
-        return {"class_name": type(learning_rate).__name__, "config": learning_rate.get_config()}
-    return learning_rate
 
 
 def _checked(schedule: LearningRateSchedule, step: float) -> float:

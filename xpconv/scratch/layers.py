@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from xpconv.arguments import fraction
 from xpconv.arrays import as_array, float_arrays
 from xpconv.device import Device, asarray, card_of, get_device, number, on_its_card
 from xpconv.functional import (
@@ -264,9 +265,7 @@ class Dropout:
     """
 
     def __init__(self, dropout_ratio: float = 0.5, seed: int | None = None, device: str | Device | None = None) -> None:
-        if not 0 <= dropout_ratio < 1:
-            raise ValueError(f"Dropout: dropout_ratio must be at least 0 and less than 1, got {dropout_ratio!r}")
-        self.dropout_ratio = dropout_ratio
+        self.dropout_ratio = fraction("Dropout", "dropout_ratio", dropout_ratio)
         self.device = device
         self.random: Any = np.random if seed is None else np.random.default_rng(seed)
         self.mask: Array = None
@@ -326,10 +325,8 @@ class BatchNormalization:
         running_var: Array = None,
         device: str | Device | None = None,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"BatchNormalization: momentum must be at least 0 and less than 1, got {momentum!r}")
+        self.momentum = fraction("BatchNormalization", "momentum", momentum)
         self.gamma, self.beta = gamma, beta
-        self.momentum = momentum
         self.running_mean, self.running_var = running_mean, running_var
         self.device = device
         self.dgamma: Array = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from xpconv.arguments import not_negative
 from xpconv.device import Device
 from xpconv.geometry import integer
 from xpconv.initializers import initial_std
@@ -77,9 +77,7 @@ class MultiLayerNet(Network):
         self.output_size = integer(op, "output_size", output_size, 1)
         self.hidden_layer_num = len(self.hidden_size_list)
         super().__init__((self.input_size,), device=device, dtype=dtype, seed=seed)
-        if not 0 <= weight_decay_lambda < math.inf:
-            raise ValueError(f"{op}: weight_decay_lambda must be at least 0 and finite, got {weight_decay_lambda!r}")
-        self.weight_decay_lambda = float(weight_decay_lambda)
+        self.weight_decay_lambda = not_negative(op, "weight_decay_lambda", weight_decay_lambda)
         if activation not in ACTIVATIONS:
             raise ValueError(f"{op}: activation must be one of {', '.join(map(repr, ACTIVATIONS))}, got {activation!r}")
 

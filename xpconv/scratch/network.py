@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from xpconv.arrays import FLOAT_DTYPES, as_array, is_real
+from xpconv.arrays import FLOAT_DTYPES, real_array
 from xpconv.device import Device, asarray, fetch, get_device, number, to_numpy
 from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import check_parameters, load_parameters, load_pickled_parameters, save_parameters
@@ -247,9 +247,7 @@ class Network:
 
     def _forward(self, x: Array, train_flg: bool) -> tuple[Array, list[Block]]:
         op = type(self).__name__
-        images = as_array(op, "x", x)
-        if not is_real(images.dtype):
-            raise TypeError(f"{op}: x must hold real numbers, got dtype {images.dtype}")
+        images = real_array(op, "x", x)
         if images.ndim == 0 or images.shape[1:] != self.input_shape:
             expected = ", ".join(map(str, ("N", *self.input_shape)))
             raise ValueError(f"{op}: x must have the shape ({expected}), got {images.shape}{self._hint(images.shape)}")

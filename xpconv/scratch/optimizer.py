@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from xpconv.arguments import fraction, not_negative, positive
 from xpconv.device import Device
-from xpconv.optimizers.arguments import fraction, not_negative, positive
 from xpconv.optimizers.optimizer import EPSILON, Optimizer, bias_corrected
 
 __all__ = ["SGD", "AdaGrad", "Adam", "Momentum", "Nesterov", "RMSprop"]

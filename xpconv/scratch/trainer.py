@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpconv import training
+from xpconv.arguments import boolean
 from xpconv.device import fetch, get_device
 from xpconv.geometry import integer
 from xpconv.optimizers import Optimizer
@@ -89,9 +90,7 @@ class Trainer:
         self.evaluate_sample_num_per_epoch = (
             None if samples is None else integer(op, "evaluate_sample_num_per_epoch", samples, 1)
         )
-        if not isinstance(verbose, bool):
-            raise TypeError(f"{op}: verbose must be True or False, got {verbose!r}")
-        self.verbose = verbose
+        self.verbose = boolean(op, "verbose", verbose)
         self.optimizer = _optimizer(op, optimizer, optimizer_param)
         self.train_loss_list: list[float] = []
         self.train_acc_list: list[float] = []

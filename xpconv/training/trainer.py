@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from xpconv.arguments import boolean
 from xpconv.device import asarray, fetch
 from xpconv.errors import ParameterFileError, TrainingError
 from xpconv.files import check_parameters, check_writable
@@ -117,13 +118,11 @@ class Trainer:
             raise TypeError(f"Trainer: network has no {', '.join(missing)} (it is of the class {type(network).__name__})")
         if optimizer is not None and not isinstance(optimizer, Optimizer):
             raise TypeError(f"Trainer: optimizer must be an object such as xpconv.Adam(learning_rate=0.001), got {optimizer!r}")
-        if not isinstance(shuffle, bool):
-            raise TypeError(f"Trainer: shuffle must be True or False, got {shuffle!r}")
         self.network = network
         self.optimizer = Adam(learning_rate=0.001) if optimizer is None else optimizer
         self.epochs = integer("Trainer", "epochs", epochs, 1)
         self.batch_size = integer("Trainer", "batch_size", batch_size, 1)
-        self.shuffle = shuffle
+        self.shuffle = boolean("Trainer", "shuffle", shuffle)
         self.seed = None if seed is None else integer("Trainer", "seed", seed, 0)
         self.evaluate_samples = (
             None if evaluate_samples is None else integer("Trainer", "evaluate_samples", evaluate_samples, 1)

@@ -1,9 +1,10 @@
-"""The arguments that optimizers and schedules are made with: checked, and told again."""
+"""Arguments that are a number or a yes or no, checked in one place, and in the words of the caller.
+
+Those that are integers, sizes or positions are checked by :mod:`xpconv.geometry`, those that are names by :mod:`xpconv.naming`.
+"""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from typing import Any
 
@@ -13,11 +14,29 @@ import numpy as np
 def number(op: str, name: str, value: Any) -> float:
     """A number as a float; it may be infinite, or NaN.
 
+    Args:
+        op: Name of the public function or class, for messages; here and below.
+        name: Name of the argument.
+        value: What was given for it.
+
     Raises:
-        TypeError: It is none.
+        TypeError: It is none. The functions below raise this too, and a ValueError for a number that is out of range.
+
+    Example:
+        >>> from xpconv.arguments import number
+        >>> number("L2", "l2", "0.1")
+        Traceback (most recent call last):
+        TypeError: L2: l2 must be a number, got '0.1'
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+    return float(value)
+
+
+def finite(op: str, name: str, value: Any) -> float:
+    """A number that is neither infinite nor NaN."""
+    if not math.isfinite(number(op, name, value)):
+        raise ValueError(f"{op}: {name} must be finite, got {value!r}")
     return float(value)
 
 
@@ -31,7 +50,7 @@ def positive(op: str, name: str, value: Any) -> float:
 def not_negative(op: str, name: str, value: Any) -> float:
     """A finite number that is zero or more."""
     if not 0 <= number(op, name, value) < math.inf:
-        raise ValueError(f"{op}: {name} must be a number of at least 0, got {value!r}")
+        raise ValueError(f"{op}: {name} must be at least 0 and finite, got {value!r}")
     return float(value)
 
 
@@ -54,24 +73,3 @@ def boolean(op: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{op}: {name} must be True or False, got {value!r}")
     return bool(value)
-
-
-def constructor_arguments(made: Any) -> dict[str, Any]:
-    """What an object was made with, by name, as it stands now: it has an attribute of the name of each argument.
-
-    Raises:
-        NotImplementedError: It has not, and must tell by a ``get_config`` of its own.
-    """
-    cls: Any = type(made)
-    try:
-        return {name: getattr(made, name) for name in argument_names(cls)}
-    except AttributeError as error:
-        raise NotImplementedError(
-            f"{cls.__name__}: keep each argument of __init__ as an attribute of its name, or override get_config ({error})"
-        ) from None
-
-
-@functools.cache
-def argument_names(cls: Any) -> tuple[str, ...]:
-    """The names of the arguments that a class is made with."""
-    return tuple(inspect.signature(cls).parameters)
