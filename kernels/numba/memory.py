@@ -19,8 +19,9 @@ _KEPT_OF_A_SIZE = 2
 _idle: dict[int, list[Array]] = {}
 
 
-# Results of a MiB and more are given out again when nothing refers to them any more; so much may be idle.
-_LARGE_RESULT = 1 << 20
+# Results that malloc would map anew each time (glibc does from 128 KiB on) are given out again when nothing refers to them any
+# more; so much may be idle. With small batches the new pages took a third of a training step.
+_LARGE_RESULT = 1 << 17
 _IDLE_RESULTS = 52 << 20
 
 _results: dict[int, list[Array]] = {}
