@@ -232,6 +232,22 @@ def test_models_within_models():
     ]
 
 
+def test_a_model_within_another_keeps_its_dtype_and_its_seed():
+    def made(outer, inner_seed):
+        inner = xc.Sequential([layers.Dense(4), layers.Dropout(0.5)], device="numpy", dtype="float64", seed=inner_seed)
+        return xc.Sequential([layers.Flatten(), inner, layers.Dense(3, activation="softmax")], device="numpy", seed=outer)
+
+    model = compiled(made(0, 5))
+    history = model.fit(images(), classes_of(images()), epochs=5, verbose=0).history
+    assert [array.dtype for array in model.weights] == ["float64"] * 2 + ["float32"] * 2
+    assert history["loss"][-1] < history["loss"][0]
+    first, second = made(0, 5), made(1, 5)
+    for one in (first, second):
+        one.build((None, 8, 8, 1))
+    assert (first.layers[1].layers[0].kernel == second.layers[1].layers[0].kernel).all()
+    assert not (first.layers[2].kernel == second.layers[2].kernel).any()
+
+
 def test_inputs_are_neither_changed_nor_frozen():
     x, y = images(), classes_of(images())
     kept = x.copy(), y.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -328,9 +329,18 @@ class Layer:
             raise self._in_its_name(error, in_structure(shape_of, accepted)) from None
 
     def _composed(self, inputs: Any, run: Run) -> Any:
-        self._build_for(inputs)
-        call: Callable[..., Any] = self.call
-        return call(inputs, training=run.training) if _takes_training(type(self).call) else call(inputs)
+        with self._in_its_own_way(run) as run:
+            self._build_for(inputs)
+            call: Callable[..., Any] = self.call
+            return call(inputs, training=run.training) if _takes_training(type(self).call) else call(inputs)
+
+    def _in_its_own_way(self, run: Run) -> contextlib.AbstractContextManager[Run]:
+        own = self._own_settings(run)
+        return running(dataclasses.replace(run, **own)) if own else contextlib.nullcontext(run)
+
+    def _own_settings(self, run: Run) -> dict[str, Any]:
+        # What a layer made of layers was told otherwise than the model that runs.
+        return {} if self.dtype is None or self.dtype == run.dtype else {"dtype": self.dtype}
 
     def _build_for(self, inputs: Any) -> None:
         if not self.built:

@@ -58,11 +58,13 @@ class Model(Layer):
 
     ``call`` gets plain arrays and gives them to layers. What a layer returns goes into other layers: additions and
     concatenations are layers, too (:class:`xpconv.layers.Add`, :class:`~xpconv.layers.Concatenate`), since arithmetic on
-    plain arrays leaves no trace that a gradient could follow. In a training those arrays are read-only.
+    plain arrays leaves no trace that a gradient could follow. In a training those arrays are read-only; on a card, where CuPy
+    has no such arrays, a change in place is not noticed, and gives wrong gradients.
 
     Args:
         name: Name of the model; None makes one of the class' name.
-        device: Where to compute: ``"auto"`` takes the best there is; :meth:`to` changes it.
+        device: Where to compute: ``"auto"`` takes the best there is; :meth:`to` changes it. A model within another one computes
+            where that does.
         dtype: float32 or float64, for all layers that were given none of their own. None: float32.
         seed: Seed of the initial weights, of dropout and of the order of the samples; None draws from NumPy's global
             generator, which ``np.random.seed`` makes repeatable.
@@ -188,6 +190,10 @@ class Model(Layer):
             if output is not None:  # a call that only shows something returns nothing
                 self._output_shape = in_structure(lambda array: shape_of(array, run.any_batch), output)
         return output
+
+    def _own_settings(self, run: Run) -> dict[str, Any]:
+        own = super()._own_settings(run)
+        return own if self.seed is None or run.random is self._random else {**own, "random": self._random}
 
     def _new_run(self, inputs: Any, training: bool) -> Run:
         return self._new_model_run(training=training, remember=True)

@@ -128,10 +128,8 @@ class Sequential(Model):
         shape = self.compute_output_shape(input_shape)
         if not self._row:
             raise ValueError(f"{self.title} has no layers")
-        if current_run() is None:
-            with self._running(training=False, any_batch=True):
-                self._build_row(input_shape)
-        else:
+        run = current_run()
+        with self._running(training=False, any_batch=True) if run is None else self._in_its_own_way(run):
             self._build_row(input_shape)
         self._output_shape = shape
 
