@@ -154,6 +154,41 @@ def test_layers_that_run_as_one_give_what_they_give_one_by_one(device, data_form
         assert_close(one, other.astype(np.float64), np.float32, terms=30)
 
 
+class Doubled(xc.activations.ReLU):
+    """Of the name of ReLU, and another one."""
+
+    def forward(self, x, place):
+        return 2 * super().forward(x, place)
+
+    def backward(self, dy, x, y, place):
+        return 2 * super().backward(dy, x, y, place)
+
+
+@pytest.mark.parametrize(
+    ("activation", "options"),
+    [
+        (xc.activations.ReLU(negative_slope=0.5), {}),
+        (xc.activations.ReLU(max_value=0.25), {}),
+        (Doubled(), {}),
+        ("tanh", {}),
+        ("relu", {"use_bias": False}),
+        ("relu", {"dtype": "float64"}),
+    ],
+    ids=["leaky", "with a maximum", "of one's own", "tanh", "no bias", "another dtype"],
+)
+def test_only_what_is_convolution_relu_and_pooling_runs_as_one(activation, options):
+    x, dy = images(3, 6), normal(1, (3, 2, 2, 4), np.float32)
+    row = [layers.Conv2D(4, 3, activation=activation, **options), layers.MaxPool2D()]
+    model = xc.Sequential(row, device="numpy", seed=0)
+    y = model(x, training=True)
+    dx = model.backward(dy)
+    maps = row[0](x)
+    pooled = row[1](maps)
+    np.testing.assert_array_equal(y, pooled)
+    np.testing.assert_allclose(dx, row[0].backward(row[1].backward(dy)), rtol=1e-6)
+    assert len(model._stages) == 2
+
+
 def test_a_layer_that_runs_twice_gets_the_sum_of_its_gradients():
     class Twice(xc.Model):
         def __init__(self, **options):

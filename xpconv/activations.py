@@ -107,6 +107,9 @@ class ReLU(Activation):
         max_value: The largest value, at least 0; None for no such.
         threshold: Up to here, and here too, the input counts as negative; at least 0.
 
+    Attributes:
+        is_plain: Whether it is ``max(x, 0)``, which devices compute in passes of their own.
+
     Raises:
         TypeError, ValueError: An argument is no such number.
 
@@ -127,12 +130,12 @@ class ReLU(Activation):
         self.negative_slope = not_negative("ReLU", "negative_slope", negative_slope)
         self.max_value = None if max_value is None else not_negative("ReLU", "max_value", max_value)
         self.threshold = not_negative("ReLU", "threshold", threshold)
-        self._is_plain = self.negative_slope == 0 and self.threshold == 0 and self.max_value is None
-        self.keeps_input = not self._is_plain
+        self.is_plain = self.negative_slope == 0 and self.threshold == 0 and self.max_value is None
+        self.keeps_input = not self.is_plain
 
     def forward(self, x: Array, place: Device) -> Array:
         """Compute it; NaN stays NaN."""
-        if self._is_plain:
+        if self.is_plain:
             return place.kernels.relu_forward(contiguous(x, place.xp))
         xp = place.xp
         below = 0 if self.negative_slope == 0 else self.negative_slope * (x - self.threshold)
@@ -141,7 +144,7 @@ class ReLU(Activation):
 
     def backward(self, dy: Array, x: Array, y: Array, place: Device) -> Array:
         """The gradient, times the slope."""
-        if self._is_plain:
+        if self.is_plain:
             return place.kernels.relu_backward(contiguous(dy, place.xp), y)
         xp = place.xp
         dx = xp.where(x <= self.threshold, 0 if self.negative_slope == 0 else self.negative_slope * dy, dy)
@@ -744,4 +747,6 @@ def get(identifier: Any, op: str = "get") -> Activation:
 
 def for_loss(activation: Activation, x: Array) -> tuple[str, Array] | None:
     """An activation's name and what it was given, where a loss can start from that; else None."""
-    return (activation.name, x) if activation.name in ("softmax", "sigmoid") and x is not None else None
+    # Of these very classes: one of the user's own may compute something else by the same name.
+    is_known = type(activation) in (Softmax, Sigmoid) and activation.name in ("softmax", "sigmoid")
+    return (activation.name, x) if is_known and x is not None else None

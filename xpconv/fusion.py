@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from xpconv.activations import Linear, ReLU
 from xpconv.arrays import float_arrays
 from xpconv.device import Device
 from xpconv.geometry import Conv2dGeometry, Window2d, check_pooling_window, conv2d_geometry, window_2d
@@ -140,19 +141,24 @@ def stages(layers: Sequence[KerasLayer]) -> Iterator[KerasLayer]:
     position = 0
     while position < len(layers):
         layer, following = layers[position], layers[position + 1] if position + 1 < len(layers) else None
-        if (
-            type(layer) is Conv2D  # of these very classes, as above
-            and type(following) is MaxPooling2D
-            and layer.use_bias
-            and layer.activation.name in ("linear", "relu")
-            and layer.data_format == following.data_format
-            and layer.dtype == following.dtype
-        ):
+        # Of these very classes, as above.
+        if type(layer) is Conv2D and type(following) is MaxPooling2D and _run_as_one(layer, following):
             yield Conv2DMaxPooling2D(layer, following)
             position += 2
         else:
             yield layer
             position += 1
+
+
+def _run_as_one(convolution: Conv2D, pooling: MaxPooling2D) -> bool:
+    activation = convolution.activation
+    return (
+        convolution.use_bias
+        and (type(activation) is Linear or (type(activation) is ReLU and activation.is_plain))
+        and convolution.data_format == pooling.data_format
+        and (convolution.dtype is None) is (pooling.dtype is None)
+        and convolution.dtype == pooling.dtype
+    )
 
 
 class Conv2DMaxPooling2D(KerasLayer):
@@ -191,7 +197,7 @@ class Conv2DMaxPooling2D(KerasLayer):
         geometry = convolution.geometry_for(inputs.shape)
         window = pooling.window_for(geometry.y_shape)
         if inputs.shape[0] and run.device.kernels.fuses_conv2d_max_pool2d(geometry, window, inputs.itemsize):
-            w, relu = convolution.kernel_for(run.device), convolution.activation.name == "relu"
+            w, relu = convolution.kernel_for(run.device), type(convolution.activation) is ReLU
             y, winners = run.device.kernels.conv2d_max_pool2d_forward(inputs, w, convolution.bias, geometry, window, relu)
             return y, (inputs, w, y, winners, geometry, window, relu)
         maps, of_convolution = convolution.compute(inputs, run)
