@@ -14,6 +14,9 @@ import xpconv as xc
 from xpconv import visualize
 from xpconv.callbacks import History
 from xpconv.scratch import apply_filter, visualize_filter
+from xpconv.visualize.figures import TEXT_COLOR, check_suffix
+from xpconv.visualize.layout import layered
+from xpconv.visualize.pictures import MARK_COLOR
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -382,9 +385,22 @@ def test_images_with_their_classes():
         assert image.get_clim() == (0, 1)
     assert len({left for left, _ in corners(figure)}) == 2
     colors = [text.get_color() for text in figure.axes[0].texts]
-    assert colors == [visualize.TEXT_COLOR, visualize.MARK_COLOR, visualize.TEXT_COLOR]
+    assert colors == [TEXT_COLOR, MARK_COLOR, TEXT_COLOR]
     assert [len(frames.get_paths()) for frames in figure.axes[0].collections] == [2, 1]
     rendered(figure)
+
+
+def test_labels_stand_on_one_line_whatever_hangs_below_it():
+    figure = visualize.images(np.ones((4, 4, 4)), [0, 1, 2, 0], [0, 1, 2, 1], classes=["EE", "E/", "Eg"])
+    assert labels(figure) == ["EE", "E/", "Eg", "E/\nis EE"]
+    dark = rendered(figure, dpi=400).min(axis=2) < 128
+    feet = []
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent()
+        top, bottom = len(dark) - int(box.y1), len(dark) - int(box.y0)
+        stem = slice(int(box.x0), int(box.x0) + 10)  # of the first letter of the last line, an E or an i
+        feet.append(top + np.flatnonzero(dark[top:bottom, stem].any(axis=1))[-1])
+    assert max(feet) - min(feet) <= 1
 
 
 def test_class_names_are_no_formulas():
@@ -548,14 +564,14 @@ def test_a_matrix_of_many_classes_has_a_scale_instead_of_numbers(rng):
 
 
 def test_a_chain_is_straight():
-    places, passing = visualize.layered(4, [(0, 1), (1, 2), (2, 3)], 2.0, 0.5)
+    places, passing = layered(4, [(0, 1), (1, 2), (2, 3)], 2.0, 0.5)
     assert places == [(0, 0), (1, 0), (2, 0), (3, 0)]
     assert passing == [[], [], []]
 
 
 def test_what_skips_layers_runs_beside_them():
     edges = [(0, 1), (1, 2), (2, 3), (0, 3), (3, 4)]
-    places, passing = visualize.layered(5, edges, 2.0, 0.5)
+    places, passing = layered(5, edges, 2.0, 0.5)
     assert [rank for rank, _ in places] == [0, 1, 2, 3, 4]
     np.testing.assert_allclose([x for _, x in places], 0, atol=1e-3)
     assert [len(line) for line in passing] == [0, 0, 0, 2, 0]
@@ -565,7 +581,7 @@ def test_what_skips_layers_runs_beside_them():
 
 def test_a_shorter_branch_makes_room_for_the_longer():
     #  0 -> 1 -> 2 -> 4,  0 -> 3 -> 4
-    places, passing = visualize.layered(5, [(0, 1), (1, 2), (0, 3), (2, 4), (3, 4)], 2.0, 0.5)
+    places, passing = layered(5, [(0, 1), (1, 2), (0, 3), (2, 4), (3, 4)], 2.0, 0.5)
     np.testing.assert_allclose([places[node][1] for node in (0, 1, 2, 4)], 0, atol=1e-3)
     assert places[3] == (1, pytest.approx(2.5, abs=1e-3))
     assert len(passing[4]) == 1
@@ -573,17 +589,17 @@ def test_a_shorter_branch_makes_room_for_the_longer():
 
 def test_branches_of_one_length_lie_around_the_middle():
     edges = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)]
-    places, _ = visualize.layered(5, edges, 2.0, 0.5)
+    places, _ = layered(5, edges, 2.0, 0.5)
     np.testing.assert_allclose([x for _, x in places], [0, -2.5, 0, 2.5, 0], atol=1e-6)
 
 
 def test_crossings_are_avoided():
-    places, _ = visualize.layered(6, [(0, 1), (0, 2), (1, 4), (2, 3), (3, 5), (4, 5)], 2.0, 0.5)
+    places, _ = layered(6, [(0, 1), (0, 2), (1, 4), (2, 3), (3, 5), (4, 5)], 2.0, 0.5)
     assert (places[1][1] < places[2][1]) == (places[4][1] < places[3][1])
 
 
 def test_an_input_that_is_used_late_stands_right_above():
-    places, _ = visualize.layered(5, [(0, 2), (2, 3), (3, 4), (1, 4)], 2.0, 0.5)
+    places, _ = layered(5, [(0, 2), (2, 3), (3, 4), (1, 4)], 2.0, 0.5)
     assert [rank for rank, _ in places] == [0, 2, 1, 2, 3]
     assert abs(places[1][1] - places[3][1]) >= 2.5 - 1e-6
 
@@ -594,7 +610,7 @@ def test_nodes_never_lie_on_each_other(rng):
         edges = [(int(rng.integers(0, end)), end) for end in range(1, count)]
         edges += [(int(start), int(end)) for start, end in rng.integers(0, count, (count, 2)) if start < end]
         edges = list(dict.fromkeys(edges))
-        places, passing = visualize.layered(count, edges, 2.0, 0.5)
+        places, passing = layered(count, edges, 2.0, 0.5)
         assert all(places[start][0] < places[end][0] for start, end in edges)
         for rank in range(count):
             row = sorted(
@@ -767,7 +783,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
         lambda: visualize.confusion_matrix([0, 1], [1, 1]),
         lambda: visualize.images(np.ones((3, 4, 4))),
         lambda: visualize.model_diagram(RESIDUAL),
-        lambda: visualize.check_suffix("save", "a.png"),
+        lambda: check_suffix("save", "a.png"),
         lambda: visualize_filter.filter_show(np.ones((1, 1, 2, 2))),
     ):
         with pytest.raises(ImportError, match=r"pip install 'xpconv\[plot\]'"):

@@ -453,9 +453,9 @@ class LivePlot(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, title: str = "Training") -> None:
-        from xpconv import visualize
+        from xpconv.visualize.figures import check_suffix
 
-        visualize.check_suffix("LivePlot", path)
+        check_suffix("LivePlot", path)
         self.path = os.fspath(path)
         self.title = title
         self._history = History()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xpconv.bench.results import BOOK, PeerReport, Report, Row
-from xpconv.visualize import LINE_COLOR, TEXT_COLOR
+from xpconv.visualize.figures import LINE_COLOR, TEXT_COLOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
