@@ -962,6 +962,18 @@ def test_the_file_of_another_model_is_refused_and_nothing_changes(tmp_path):
     save_parameters(damaged, arrays, {"xpconv.model": json.dumps(text)})
     with pytest.raises(ValueError, match=r"'os.system' is unknown"):
         xc.models.load_model(damaged)
+    good = json.loads(metadata["xpconv.model"])
+    for wrong in (
+        {**good, "config": {"layers": [{"config": {}}]}},
+        {**good, "config": {"layers": [{"class_name": "Dense", "config": {"unit": 3}}]}},
+        {**good, "config": {**good["config"], "depth": 3}},
+        {**good, "input_shape": 7},
+        {**good, "compiled": {"optimiser": "adam"}},
+        {**good, "class_name": "Dense", "config": {"units": 3}},
+    ):
+        save_parameters(damaged, arrays, {"xpconv.model": json.dumps(wrong)})
+        with pytest.raises(ParameterFileError, match=r"damaged.safetensors describes a model that cannot be made"):
+            xc.models.load_model(damaged)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])

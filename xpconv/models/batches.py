@@ -132,8 +132,8 @@ class GivenBatches:
     Args:
         op: Name of the public function, for messages.
         batches: What makes them. Each is x, or a tuple (x, y) or (x, y, sample_weight).
-        steps: Batches in an epoch; None takes as many as there are.
-        shuffle: Makes the order of an epoch for a sequence, as for :class:`ArrayBatches`.
+        steps: Batches in an epoch; None takes as many as there are. (Of a generator without an end, there is no end.)
+        order: Makes the order of an epoch for a sequence, as for :class:`ArrayBatches`.
 
     Attributes:
         steps: Number of batches in an epoch; None as long as nobody knows.

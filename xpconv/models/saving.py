@@ -11,7 +11,7 @@ import numpy as np
 
 from xpconv.arrays import is_floating
 from xpconv.configuration import plain
-from xpconv.device import Device, asarray, to_numpy
+from xpconv.device import Device, asarray, get_device, to_numpy
 from xpconv.errors import ParameterFileError
 from xpconv.files import check_parameters, load_parameters, save_parameters
 from xpconv.naming import resolve
@@ -66,13 +66,15 @@ def load_model(
         path: The file.
         custom_objects: Classes of one's own that the model is made of, by name: layers, and the model's own class if it is
             not :class:`Sequential`. They are made again from the arguments that they were made with.
-        compile: Whether to compile the model as it was, so that ``fit`` goes on.
+        compile: Whether to compile the model as it was, so that ``fit`` goes on; False for one with a loss, metric or optimizer
+            of one's own.
         device: Where the model is to compute.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ParameterFileError: The file is damaged, or holds no model.
+        ParameterFileError: The file is damaged, or holds no model, or one that cannot be made again.
         ValueError: A class that is not known; the text tells its name.
+        TypeError: ``custom_objects`` holds something else than classes of layers.
 
     Example:
         >>> import pathlib, tempfile
@@ -97,20 +99,21 @@ def load_model(
     described = _described(path, metadata)
     own = dict(custom_objects or {})
     known: dict[str, Any] = {name: getattr(layers, name) for name in layers.__all__} | {"Sequential": Sequential} | own
-    cls = resolve("load_model", "class (give your own in custom_objects)", described["class_name"], known)
-    if not (isinstance(cls, type) and issubclass(cls, Layer)):
-        raise TypeError(f"load_model: custom_objects must hold classes of layers and models, got {cls!r}")
-    config = dict(described["config"])
-    if issubclass(cls, Sequential):
-        config["layers"] = [layer_from_config(entry, known) for entry in config.get("layers") or []]
-    model: Any = cls(**config)
-    model.to(device)
-    if model.dtype is None and described.get("dtype"):
-        model.dtype = np.dtype(described["dtype"])
-    if described.get("input_shape") is not None:
-        model.build(_shape(described["input_shape"]))
-    if compile and described.get("compiled") is not None:
-        model.compile(**described["compiled"])
+    for value in own.values():
+        if not (isinstance(value, type) and issubclass(value, Layer)):
+            raise TypeError(f"load_model: custom_objects must hold classes of layers and models, got {value!r}")
+    place = get_device(device)
+    try:
+        model: Any = layer_from_config(described, known)
+        model.to(place)
+        if model.dtype is None and described.get("dtype"):
+            model.dtype = np.dtype(described["dtype"])
+        if described.get("input_shape") is not None:
+            model.build(_shape(described["input_shape"]))
+        if compile and described.get("compiled") is not None:
+            model.compile(**described["compiled"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParameterFileError(f"{path} describes a model that cannot be made: {error}") from error
     _take(path, model, arrays, described)
     return model
 
