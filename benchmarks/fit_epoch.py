@@ -4,7 +4,7 @@ Each side is a process of its own, started once, with the same number of threads
 the other, in an order that changes; only times of one round are compared. The first epoch of each, which compiles, is not
 counted. Keras may live in a Python of its own:
 
-    python benchmarks/fit_epoch.py --data DIR --keras-python .venv-tf/bin/python --page docs/keras.md
+    python benchmarks/fit_epoch.py --data DIR --keras-python .venv-tf/bin/python --pages docs/keras.md README.md
 """
 
 import argparse
@@ -188,15 +188,17 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.device, options.threads, options.folder)
         return
+    from xpconv.files import split_at_markers, write_between_markers
+
+    around = {page: split_at_markers(page, MARKER) for page in options.pages}
+    for page, found in around.items():
+        if found is None:
+            parser.error(f"{page} must have <!-- {MARKER} --> and <!-- /{MARKER} -->")
     lines = measure(options)
     print("\n".join(lines))
-    if options.page:
-        from xpconv.files import split_at_markers, write_between_markers
-
-        around = split_at_markers(options.page, MARKER)
-        if around is None:
-            parser.error(f"{options.page} must have <!-- {MARKER} --> and <!-- /{MARKER} -->")
-        write_between_markers(options.page, MARKER, "\n" + "\n".join(lines) + "\n\n", around)
+    for page, found in around.items():
+        if found is not None:
+            write_between_markers(page, MARKER, "\n" + "\n".join(lines) + "\n\n", found)
 
 
 if __name__ == "__main__":
