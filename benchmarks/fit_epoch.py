@@ -178,9 +178,8 @@ def main() -> None:
     parser.add_argument(
         "--patience", type=float, default=120.0, help="seconds to wait for a quiet machine (default: %(default)s)"
     )
-    parser.add_argument(
-        "--page", help=f"page of text to write the table into, between <!-- {MARKER} --> and <!-- /{MARKER} -->"
-    )
+    into = f"texts to write the table into, between <!-- {MARKER} --> and <!-- /{MARKER} -->"
+    parser.add_argument("--pages", nargs="+", default=[], help=into)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--device", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
