@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 Array = Any
 
+_NO_TRACE = (
+    "arithmetic on arrays inside call leaves no trace, and no gradient could go back through it. Use a layer for it (Add, "
+    "Concatenate, Activation, Reshape ...), or write one that overrides compute and differentiate"
+)
+
 
 @dataclass
 class Run:
@@ -120,8 +125,7 @@ class Tape:
                 which = f"input {position} of" if len(inputs) > 1 else "the input of"
                 raise BrokenChainError(
                     f"{which} layer {layer.name!r} ({type(layer).__name__}), of shape {tuple(array.shape)}, was made by no "
-                    "layer: arithmetic on arrays inside call leaves no trace, and no gradient could go back through it. Use a "
-                    "layer for it (Add, Concatenate, Activation, Reshape ...)"
+                    f"layer: {_NO_TRACE}"
                 )
         if any(output is array for array in inputs):  # nothing was done
             return
@@ -146,9 +150,7 @@ class Tape:
         """
         if not self.knows(output):
             raise BrokenChainError(
-                f"call returned an array of shape {tuple(output.shape)} that was made by no layer: arithmetic on arrays inside "
-                "call leaves no trace, and no gradient could go back through it. Use a layer for it (Add, Concatenate, "
-                "Activation, Reshape ...)"
+                f"call returned an array of shape {tuple(output.shape)} that was made by no layer: {_NO_TRACE}"
             )
         gradients = _Gradients()
         of_array: dict[int, Array] = {id(output): doutput}
