@@ -165,6 +165,21 @@ def contiguous(array: Any, xp: Any) -> Any:
     return xp.asarray(aligned(array), order="C")
 
 
+def inexact_range(array: Any, dtype: np.dtype[Any]) -> tuple[int, int, int] | None:
+    """Tell whether an array holds integers that a floating dtype cannot hold exactly.
+
+    The values are looked at only where the array's own dtype has integers that are too large.
+
+    Returns:
+        None if there are none; otherwise the lowest and the highest of all, and up to where the floating dtype is exact.
+    """
+    exact = 2 ** _EXACT_BITS[dtype.name]
+    if array.dtype.kind not in "iu" or not array.size or np.iinfo(array.dtype).max <= exact:
+        return None
+    low, high = int(array.min()), int(array.max())
+    return (low, high, exact) if low < -exact or high > exact else None
+
+
 def is_real(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype holds real numbers: booleans, integers or floats, bfloat16 among them."""
     return dtype.kind in "biuf" or dtype.name == "bfloat16"
@@ -196,14 +211,11 @@ def _common_dtype(op: str, arrays: dict[str, Any], place: Device) -> np.dtype[An
 
 
 def _converted(op: str, name: str, array: Any, dtype: np.dtype[Any], xp: Any) -> Any:
-    if array.dtype.kind in "iu" and array.size:
-        exact = 2 ** _EXACT_BITS[dtype.name]
-        if np.iinfo(array.dtype).max > exact:  # else it holds none that are too large
-            low, high = int(array.min()), int(array.max())
-            if low < -exact or high > exact:
-                wider = "float32" if dtype.itemsize == 2 and max(-low, high) <= 2 ** _EXACT_BITS["float32"] else "float64"
-                raise ValueError(
-                    f"{op}: {name} holds integers from {low} to {high}, and {dtype} is exact only up to {exact}; "
-                    f"pass {name}.astype({wider!r})" + (", knowing that it rounds them" if dtype == FLOAT_DTYPES[-1] else "")
-                )
+    if (found := inexact_range(array, dtype)) is not None:
+        low, high, exact = found
+        wider = "float32" if dtype.itemsize == 2 and max(-low, high) <= 2 ** _EXACT_BITS["float32"] else "float64"
+        raise ValueError(
+            f"{op}: {name} holds integers from {low} to {high}, and {dtype} is exact only up to {exact}; "
+            f"pass {name}.astype({wider!r})" + (", knowing that it rounds them" if dtype == FLOAT_DTYPES[-1] else "")
+        )
     return xp.asarray(aligned(array), dtype=dtype, order="C")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from xpconv.activations import Linear, ReLU
-from xpconv.arrays import float_arrays
+from xpconv.arrays import contiguous, float_arrays
 from xpconv.device import Device
 from xpconv.geometry import Conv2dGeometry, Window2d, check_pooling_window, conv2d_geometry, window_2d
 from xpconv.layers.convolution import Conv2D
@@ -193,7 +193,7 @@ class Conv2DMaxPooling2D(KerasLayer):
     def compute(self, inputs: Array, run: Run) -> tuple[Array, Any]:
         """In one pass where the device has one for these sizes."""
         convolution, pooling = self.convolution, self.pooling
-        inputs = run.device.xp.ascontiguousarray(inputs)
+        inputs = contiguous(inputs, run.device.xp)
         geometry = convolution.geometry_for(inputs.shape)
         window = pooling.window_for(geometry.y_shape)
         if inputs.shape[0] and run.device.kernels.fuses_conv2d_max_pool2d(geometry, window, inputs.itemsize):
@@ -210,6 +210,6 @@ class Conv2DMaxPooling2D(KerasLayer):
             maps_gradient, _ = self.pooling.differentiate(saved[1], dy, run, True)
             return self.convolution.differentiate(saved[0], maps_gradient, run, input_gradient)
         x, w, y, winners, geometry, window, relu = saved
-        dy = run.device.xp.ascontiguousarray(dy)
+        dy = contiguous(dy, run.device.xp)
         dx, dw, db = run.device.kernels.conv2d_max_pool2d_backward(x, w, y, winners, dy, geometry, window, relu, input_gradient)
         return dx, [self.convolution.gradient_for(dw, run.device), db] if self.trainable_weights else []

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from xpconv import initializers, regularizers
-from xpconv.arrays import FLOAT_DTYPES, aligned, as_array, is_floating, is_real
+from xpconv.arrays import FLOAT_DTYPES, aligned, as_array, inexact_range, is_floating, is_real, real_array
 from xpconv.configuration import plain_arguments
 from xpconv.device import Device, asarray, get_device, to_numpy
 from xpconv.layers.tape import Run, Tape, current_run, running
@@ -24,8 +24,6 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 # Attributes of every layer, in which no layers are looked for.
 _NOT_CHILDREN = frozenset(("_arguments", "_own_weights", "_saved", "_run", "_tape", "_output", "gradients", "input_shape"))
-# Up to here float32 holds every integer.
-_LARGEST_EXACT = 2**24
 
 
 class Weight(NamedTuple):
@@ -259,12 +257,10 @@ class Layer:
                 self._run, self._tape, self._output = run, None, output
                 return output
             run.remember = run.training
-            moved = in_structure(lambda array: self._moved(array, run), inputs)
+            sources = self._sources(inputs, run)
             if run.remember:
-                # Views: the tape makes what it knows read-only, and these may be the caller's own.
-                moved = in_structure(lambda array: array.view(), moved)
-                run.tape = Tape(tuple(flat(moved)), input_gradient=True)
-            output = self._composed(moved, run)
+                run.tape = Tape(tuple(flat(sources)), input_gradient=True)
+            output = self._composed(sources, run)
             self._run, self._tape, self._output = run, run.tape, output
             return output
 
@@ -403,27 +399,25 @@ class Layer:
         return self._accepted("the input", inputs, run)
 
     def _accepted(self, name: str, value: Any, run: Run) -> Array:
-        if run.tape is not None and run.tape.knows(value) and value.dtype == self.compute_dtype(run):
+        is_known = run.tape is not None and run.tape.knows(value)
+        if is_known and value.dtype == self.compute_dtype(run):
             return value
-        array = as_array(self.title, name, value)
-        if not is_real(array.dtype):
-            raise TypeError(f"{self.title}: {name} must hold real numbers, got dtype {array.dtype}")
-        if run.tape is not None and run.tape.knows(value):
+        array = real_array(self.title, name, value)
+        if is_known:
             return self._converted_in_run(name, array, run)
         return self._converted(name, array, run)
 
     def _converted(self, name: str, array: Array, run: Run) -> Array:
-        dtype = array.dtype
-        if not is_floating(dtype):
+        if not is_floating(array.dtype):
             if self.keeps_integers:
                 return asarray(array, device=run.device)
-            if dtype.kind in "iu" and dtype.itemsize > 2 and array.size and self.compute_dtype(run).itemsize < 8:
-                largest = max(-int(array.min()), int(array.max()))
-                if largest > _LARGEST_EXACT:
-                    raise ValueError(
-                        f"{self.title}: {name} holds integers up to {largest}, and float32 is exact only up to "
-                        f"{_LARGEST_EXACT}; pass floats, or make the layer with dtype='float64'"
-                    )
+            computed = self.compute_dtype(run)
+            if computed.itemsize < 8 and (found := inexact_range(array, computed)) is not None:
+                low, high, exact = found
+                raise ValueError(
+                    f"{self.title}: {name} holds integers up to {max(-low, high)}, and {computed} is exact only up to {exact}; "
+                    "pass floats, or make the layer with dtype='float64'"
+                )
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity
             return aligned(asarray(array, device=run.device, dtype=self.compute_dtype(run)))
 
@@ -435,11 +429,13 @@ class Layer:
             run.tape.note(_CAST, (array,), converted, array.dtype)
         return converted
 
+    def _sources(self, inputs: Any, run: Run) -> Any:
+        # Views: a tape makes what it knows read-only, and these may be the caller's own.
+        return in_structure(lambda value: self._moved(value, run).view(), inputs)
+
     def _moved(self, value: Any, run: Run) -> Array:
         # For a layer made of layers: to the device and, if floating, to the dtype. The layers within do the rest.
-        array = as_array(self.title, "the input", value)
-        if not is_real(array.dtype):
-            raise TypeError(f"{self.title}: the input must hold real numbers, got dtype {array.dtype}")
+        array = real_array(self.title, "the input", value)
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity
             return aligned(asarray(array, run.device, self.compute_dtype(run) if is_floating(array.dtype) else None))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xpconv.arrays import is_real
 from xpconv.device import asarray, card_of, on_its_card, to_numpy
 from xpconv.geometry import integer
 from xpconv.labels import class_indices
@@ -91,8 +92,8 @@ class ArrayBatches:
                 None if self.sample_weight is None else _part(self.sample_weight, chosen),
             )
 
-    def split(self, share: float) -> tuple[ArrayBatches, ArrayBatches]:
-        """All but the last samples, and the last ones, this share of all."""
+    def split(self, share: float, batch_size: int | None) -> tuple[ArrayBatches, ArrayBatches]:
+        """All but the last samples; and the last ones, this share of all, in batches of this size, or of the same."""
         at = math.floor(self.samples * (1 - share))
         if not 0 < at < self.samples:
             raise ValueError(
@@ -106,7 +107,7 @@ class ArrayBatches:
                 in_structure(functools.partial(_part, chosen=part), self.x),
                 None if self.y is None else self.y[part],
                 None if self.sample_weight is None else self.sample_weight[part],
-                batch_size=self.batch_size,
+                batch_size=self.batch_size if part is parts[0] or batch_size is None else batch_size,
                 order=self.order if part is parts[0] else None,
             )
             for part in parts
@@ -158,7 +159,7 @@ class GivenBatches:
                 break
             count += 1
             yield self._batch(given)
-        if self._limited and count < (self.steps or 0) and not _is_iterator(self.batches):
+        if self._limited and count < (self.steps or 0) and not isinstance(self.batches, Iterator):
             self._under_way = None  # the next epoch begins from the first batch again
         if count == 0:
             raise ValueError(f"{self.op}: {type(self.batches).__name__} has no more batches; a generator can be used once only")
@@ -265,7 +266,7 @@ def _indexable(op: str, name: str, value: Any) -> Any:
             raise ValueError(f"{op}: {name} is not a regular array of numbers: {error}") from None
     if not hasattr(value, "shape") or not hasattr(value, "__getitem__") or not hasattr(value, "dtype"):
         raise TypeError(f"{op}: {name} must be an array of NumPy or CuPy, got {type(value).__name__}")
-    if value.dtype.kind not in "biuf" and value.dtype.name != "bfloat16":
+    if not is_real(value.dtype):
         raise TypeError(f"{op}: {name} must hold real numbers, got dtype {value.dtype}")
     if len(value.shape) == 0:
         raise ValueError(f"{op}: {name} must have an axis of samples, got a single number")
@@ -276,7 +277,3 @@ def _indexable(op: str, name: str, value: Any) -> Any:
 def _part(array: Any, chosen: Any) -> Any:
     card = card_of(array)
     return array[chosen if card is None or isinstance(chosen, slice) else asarray(chosen, device=card)]
-
-
-def _is_iterator(value: Any) -> bool:
-    return isinstance(value, Iterator) or (isinstance(value, Iterable) and iter(value) is value)

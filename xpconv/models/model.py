@@ -345,10 +345,19 @@ class Model(Layer):
         op = "fit"
         optimizer, loss = self._ready(op)
         order = self._order if shuffle else None
+        validation: ArrayBatches | GivenBatches | None = None
         data = batches_of(op, x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, order=order)
-        validation = self._validation(validation_split, validation_data, data, validation_steps, validation_batch_size)
-        if validation is not None and validation_data is None:
-            data, validation = validation
+        share = fraction(op, "validation_split", validation_split)
+        if validation_batch_size is not None:
+            integer(op, "validation_batch_size", validation_batch_size, 1)
+        if validation_data is not None:
+            if validation_batch_size is None and isinstance(data, ArrayBatches):
+                validation_batch_size = data.batch_size
+            validation = _validation_batches(validation_data, validation_steps, validation_batch_size)
+        elif share:
+            if not isinstance(data, ArrayBatches):
+                raise ValueError(f"{op}: validation_split needs arrays, of which the last samples can be held back")
+            data, validation = data.split(share, validation_batch_size)
         _check_class_weight(op, class_weight, sample_weight)
         epochs = integer(op, "epochs", epochs, 1)
         first = integer(op, "initial_epoch", initial_epoch, 0)
@@ -503,8 +512,7 @@ class Model(Layer):
     def predict_on_batch(self, x: Any) -> Any:
         """Compute the outputs of one batch, as NumPy arrays."""
         with self._running(training=False, any_batch=True) as run:
-            moved = in_structure(lambda array: self._moved(array, run), x)
-            return in_structure(to_numpy, self._composed(moved, run))
+            return in_structure(to_numpy, self._composed(self._sources(x, run), run))
 
     # ---- what a model tells of itself ----------------------------------------------------------------------------------
 
@@ -648,16 +656,14 @@ class Model(Layer):
     ) -> bool:
         # One update. Returns whether all labels of the epoch have been checked.
         with self._running(training=True, remember=True, any_batch=True) as run:
-            x = self._sources(batch.x, run)
-            run.tape = Tape(tuple(flat(x)))
             weights = self.trained()
             names, buffers = self._known(weights)
             before = [buffer.copy() for buffer in buffers]
-            output = self._composed(x, run)
+            tape, output = self._taped(batch.x, run)
             if class_weight is not None and batch.y is not None and hasattr(output, "shape"):
                 batch = batch._replace(sample_weight=weights_of_classes(op, batch.y, class_weight, output.shape[-1]))
             y, weight, checked = self._labels(op, loss, output, batch, data, checked, run)
-            step = self._loss_and_gradient(loss, run.tape, output, y, weight)
+            step = self._loss_and_gradient(loss, tape, output, y, weight)
             if not names:  # this run has built the model
                 weights = self.trained()
                 names, _ = self._known(weights)
@@ -669,7 +675,7 @@ class Model(Layer):
                     f"{op}: the loss is {float(total)} in {moment}; the weights are those before this step. "
                     f"A smaller learning rate may help (optimizer={optimizer!r})"
                 )
-            found = run.tape.backward(output, step.gradient, run, skip_last=step.before_activation)
+            found = tape.backward(output, step.gradient, run, skip_last=step.before_activation)
             params, grads = {}, {}
             for name, trained in zip(names, weights, strict=True):
                 grad = found.of(trained.array)
@@ -687,17 +693,17 @@ class Model(Layer):
         loss = self._loss
         assert loss is not None
         with self._running(training=False, remember=True, any_batch=True) as run:
-            x = self._sources(batch.x, run)
-            run.tape = Tape(tuple(flat(x)))
-            output = self._composed(x, run)
+            tape, output = self._taped(batch.x, run)
             y, weight, checked = self._labels(op, loss, output, batch, data, checked, run)
-            value = self._loss_and_gradient(loss, run.tape, output, y, weight).loss
+            value = self._loss_and_gradient(loss, tape, output, y, weight).loss
             self._measure(output, y, weight, self._with_penalty(value, self.trained()))
         return checked
 
-    def _sources(self, x: Any, run: Run) -> Any:
-        # Views: the tape makes what it knows read-only, and these may be the caller's own.
-        return in_structure(lambda array: self._moved(array, run).view(), x)
+    def _taped(self, x: Any, run: Run) -> tuple[Tape, Array]:
+        # The output for a batch, and what is written down of how it came about.
+        sources = self._sources(x, run)
+        tape = run.tape = Tape(tuple(flat(sources)))
+        return tape, self._composed(sources, run)
 
     def _labels(
         self, op: str, loss: losses.Loss, output: Array, batch: Batch, data: Any, checked: bool, run: Run
@@ -784,27 +790,6 @@ class Model(Layer):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"compile: two metrics are called {repeated[0]!r}; give one of them another name")
-
-    def _validation(self, share: float, data: Any, training: Any, steps: int | None, batch_size: int | None) -> Any:
-        share = fraction("fit", "validation_split", share)
-        if data is not None:
-            if isinstance(data, (tuple, list)):
-                if not 2 <= len(data) <= 3:
-                    raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {len(data)} entries")
-                x, y, weight = (*data, None)[:3]
-                if batch_size is None and isinstance(training, ArrayBatches):
-                    batch_size = training.batch_size
-                return batches_of("fit: validation_data", x, y, weight, batch_size=batch_size, steps=steps)
-            return batches_of("fit: validation_data", data, steps=steps)
-        if share:
-            if not isinstance(training, ArrayBatches):
-                raise ValueError("fit: validation_split needs arrays, of which the last samples can be held back")
-            learnt, held = training.split(share)
-            if batch_size is not None:
-                held.batch_size = integer("fit", "validation_batch_size", batch_size, 1)
-                held.steps = -(-held.samples // held.batch_size)
-            return learnt, held
-        return None
 
     def _callbacks(
         self, op: str, given: Any, verbose: str | int, epochs: int, steps: int | None, with_history: bool = False
@@ -901,6 +886,16 @@ def _check_class_weight(op: str, class_weight: Any, sample_weight: Any) -> None:
         raise ValueError(f"{op}: give class_weight or sample_weight, not both")
     if not isinstance(class_weight, Mapping):
         raise TypeError(f"{op}: class_weight must be a dictionary from classes to weights, got {class_weight!r}")
+
+
+def _validation_batches(given: Any, steps: int | None, batch_size: int | None) -> ArrayBatches | GivenBatches:
+    op = "fit: validation_data"
+    if not isinstance(given, (tuple, list)):
+        return batches_of(op, given, steps=steps)
+    if not 2 <= len(given) <= 3:
+        raise ValueError(f"fit: validation_data must be (x, y) or (x, y, sample_weight), got {len(given)} entries")
+    x, y, weight = (*given, None)[:3]
+    return batches_of(op, x, y, weight, batch_size=batch_size, steps=steps)
 
 
 def _listed(metrics: Any) -> list[Any]:
