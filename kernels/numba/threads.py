@@ -266,10 +266,17 @@ class _Pool:
                     finished = self._wait_on(workers)
             except BaseException:
                 # Ctrl-C, which Python raises once the compiled function has returned: the others still write to memory that
-                # is let go with this call. They are awaited in compiled code, where no second Ctrl-C can cut that short.
-                if self.work.value != before:
-                    self._ring()
-                    code.go_on_waiting(self.board, workers, _FOR_EVER)
+                # is let go with this call. They are awaited in compiled code, where no second Ctrl-C can cut that short; one
+                # that comes on the way there is let go.
+                waited = False
+                while not waited:
+                    try:
+                        if self.work.value != before:
+                            self._ring()
+                            code.go_on_waiting(self.board, workers, _FOR_EVER)
+                        waited = True
+                    except KeyboardInterrupt:
+                        continue
                 raise
         finally:
             self.lock.release()
